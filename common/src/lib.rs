@@ -1,0 +1,7 @@
+//! Processes, pools, queues and managers for Rust, after Python's `multiprocessing`.
+
+#![allow(dead_code)] // Until the pieces above are in.
+
+pub mod codec;
+pub mod function;
+pub mod panic;
