@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Until the pieces above are in.
 
+pub mod aio;
 pub mod codec;
 pub mod function;
 pub mod panic;
