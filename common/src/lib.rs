@@ -4,5 +4,9 @@
 
 pub mod aio;
 pub mod codec;
+pub mod deadline;
 pub mod function;
+pub mod futex;
 pub mod panic;
+pub mod shm;
+pub mod sync;

@@ -1,0 +1,174 @@
+//! Sleeping until another process changes a word of shared memory.
+//!
+//! ```text
+//!   process A                 shared memory                process B
+//!   wait(word, 7)  ---------> [ word: 7 ] <--------- word = 8; wake(word, 1)
+//!   asleep in the kernel  <=============================== woken
+//! ```
+//!
+//! A sleep and a wake cost about 30 us; an answer that is already on its way comes in less than
+//! one. So [`Spin`] looks for a few microseconds before its caller sleeps, less and less while
+//! that does not pay (more runnable processes than cores, or nothing to do), and never on one
+//! core. The futexes of the crate `atomic-wait` are private to one process, hence these.
+//!
+//! To copy: futex.rs.
+
+#![allow(unsafe_code)] // Two system calls that nix does not wrap.
+
+use std::hint;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Sleeps while `*word == expected`, until a [`wake`], or until `timeout` is over. It may return
+/// early for no reason: the caller looks again.
+///
+/// ```
+/// use std::sync::atomic::AtomicU32;
+/// use std::time::Duration;
+/// let word = AtomicU32::new(7);
+/// common::futex::wait(&word, 8, None); // it is not 8: returns at once
+/// common::futex::wait(&word, 7, Some(Duration::from_millis(1)));
+/// ```
+pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
+    let limit = timeout.map(|timeout| libc::timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let limit: *const libc::timespec = limit.as_ref().map_or(std::ptr::null(), |limit| limit);
+    // SAFETY: `word` is a live aligned u32 and `limit` null or a live timespec, both borrowed
+    // until the call returns; FUTEX_WAIT writes to neither.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            expected,
+            limit,
+        );
+    }
+}
+
+/// Wakes up to `count` sleepers of any process; returns how many it woke. May be called from a
+/// signal handler.
+///
+/// ```
+/// let word = std::sync::atomic::AtomicU32::new(0);
+/// assert_eq!(common::futex::wake(&word, u32::MAX), 0);
+/// ```
+pub fn wake(word: &AtomicU32, count: u32) -> u32 {
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    // SAFETY: `word` is a live aligned u32; FUTEX_WAKE uses its address only.
+    let woken = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
+    woken.try_into().unwrap_or(0)
+}
+
+/// How long one kind of wait is worth spinning for, learnt from how the last ones went.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    /// Nanoseconds.
+    budget: AtomicU32,
+    /// Waits that slept since spinning last paid.
+    misses: AtomicU32,
+}
+
+/// A third of what a sleep and a wake cost: spinning this long in vain costs little beside it.
+const LONGEST: u32 = 10_000;
+/// Enough to catch a message that another core is just writing.
+const SHORTEST: u32 = 500;
+/// So often a full spin is tried although it has not paid lately.
+const RETRY: u32 = 8;
+/// Pauses between two looks: a look takes the cache line away from the core that writes it.
+const PAUSES: u32 = 12;
+
+impl Spin {
+    pub(crate) const fn new() -> Self {
+        Spin {
+            budget: AtomicU32::new(LONGEST),
+            misses: AtomicU32::new(0),
+        }
+    }
+
+    /// Looks until `ready` or the time is up; says whether it was ready.
+    pub(crate) fn until(&self, mut ready: impl FnMut() -> bool) -> bool {
+        if cores() < 2 {
+            return ready();
+        }
+        let misses = self.misses.load(Ordering::Relaxed);
+        let budget = match misses % RETRY {
+            0 => LONGEST,
+            _ => self.budget.load(Ordering::Relaxed),
+        };
+        let start = Instant::now();
+        loop {
+            for _ in 0..PAUSES {
+                hint::spin_loop();
+            }
+            if ready() {
+                self.paid(start.elapsed());
+                return true;
+            }
+            if start.elapsed() >= Duration::from_nanos(budget.into()) {
+                self.misses.store(misses.wrapping_add(1), Ordering::Relaxed);
+                let shorter = (budget / 2).max(SHORTEST);
+                self.budget.store(shorter, Ordering::Relaxed);
+                return false;
+            }
+        }
+    }
+
+    fn paid(&self, took: Duration) {
+        let took = u32::try_from(took.as_nanos()).unwrap_or(LONGEST);
+        let budget = took.saturating_mul(4).clamp(SHORTEST, LONGEST);
+        let budget = budget.max(self.budget.load(Ordering::Relaxed));
+        self.budget.store(budget, Ordering::Relaxed);
+        self.misses.store(0, Ordering::Relaxed);
+    }
+}
+
+/// How many cores this process may use.
+pub(crate) fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    // `available_parallelism` counts the affinity mask and the cgroup's quota.
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, Into::into))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_sleeper_is_woken() {
+        let word = Arc::new(AtomicU32::new(0));
+        let sleeper = {
+            let word = Arc::clone(&word);
+            std::thread::spawn(move || {
+                while word.load(Ordering::SeqCst) == 0 {
+                    wait(&word, 0, None);
+                }
+            })
+        };
+        word.store(1, Ordering::SeqCst);
+        while !sleeper.is_finished() {
+            wake(&word, 1);
+        }
+        sleeper.join().unwrap();
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_timeout() {
+        let start = Instant::now();
+        wait(&AtomicU32::new(3), 3, Some(Duration::from_millis(20)));
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn spinning_in_vain_gets_shorter() {
+        let spin = Spin::new();
+        assert!(!spin.until(|| false));
+        assert!(!spin.until(|| false));
+        assert!(cores() < 2 || spin.budget.load(Ordering::Relaxed) < LONGEST);
+        assert!(spin.until(|| true));
+    }
+}

@@ -1,0 +1,485 @@
+//! Memory that several processes see.
+//!
+//! ```text
+//!   owner (created it)                 /dev/shm                    another process
+//!   Segment --------------> mp-<namespace>-<pid>-<start>-<random> <------ Segment
+//!     drop: unlinks the name once nobody needs it                   drop: unmaps, no more
+//! ```
+//!
+//! A [`Segment`] is a handle; it is serialised as its name, so it can be handed to any process.
+//! It stands on the crate `shared_memory` and covers what that leaves open:
+//!
+//! * **Who unlinks.** Only the process that created a segment, never a forked child that drops
+//!   its copy. The owner's last handle unlinks the name unless others still hold the segment or a
+//!   serialised handle is still on its way; then it happens later, at the latest when the owner
+//!   ends. (So an owner may hand its only handle over and forget it.)
+//! * **What a killed owner leaves** is swept by the next process that creates a segment: the
+//!   name says whose it is.
+//! * **A full `/dev/shm`.** Memory is reserved before it is touched, and only as much as is used
+//!   ([`Segment::reserve`]): too little of it is an error and never SIGBUS.
+//! * Segments are mode 0600, and `Send` and `Sync`.
+//!
+//! To copy: shm/.
+
+#![allow(unsafe_code)] // References and copies into the mapping, all bounds-checked here.
+
+mod error;
+mod name;
+mod registry;
+
+pub use error::ShmError;
+pub(crate) use name::Owner;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use shared_memory::{Shmem, ShmemConf, ShmemError};
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::process;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// What may live in memory that other processes write: every bit pattern is valid, and it is
+/// changed through `&self` only (atomics, or cells whose lock says who may look).
+///
+/// # Safety
+///
+/// The implementor promises the above.
+pub(crate) unsafe trait Shared {}
+
+// SAFETY: an atomic integer is valid whatever its bits.
+unsafe impl Shared for AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Shared for AtomicU64 {}
+
+/// A handle on a piece of memory that several processes see.
+///
+/// Cloning it gives another handle on the same memory; so does sending it to another process.
+/// Dropping the last handle of the process that created it removes the name (see the module).
+///
+/// ```
+/// use common::shm::Segment;
+///
+/// let ours = Segment::create(4096)?;
+/// ours.write(0, b"hello")?;
+///
+/// let theirs = Segment::open(ours.name())?; // in any process
+/// let mut bytes = [0; 5];
+/// theirs.read(0, &mut bytes)?;
+/// assert_eq!(&bytes, b"hello");
+/// # Ok::<(), common::shm::ShmError>(())
+/// ```
+#[derive(Clone)]
+pub struct Segment(ManuallyDrop<Arc<Mapping>>);
+
+/// One process's view of a segment.
+struct Mapping {
+    memory: Shmem,
+    /// For reserving memory; its shared lock says that this process uses the segment, and the
+    /// kernel gives it up for a process that is killed.
+    file: File,
+    name: String,
+    /// Bytes that the user may use.
+    size: usize,
+    /// This many bytes of the user's are known to be there.
+    reserved: AtomicUsize,
+    /// The process that created it; only there it is unlinked.
+    creator: Option<u32>,
+}
+
+// SAFETY: `Shmem` is only not Send for its raw pointer; the mapping belongs to the process, not
+// to a thread, and this type gives out no reference to it except of `Shared` types.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `Mapping` has no interior mutability besides atomics.
+unsafe impl Sync for Mapping {}
+
+/// The first bytes of every segment.
+#[repr(C, align(128))]
+struct Header {
+    magic: AtomicU64,
+    size: AtomicU64,
+    /// Handles that were serialised, and those made from that. Where they differ a handle is on
+    /// its way to a process that has not opened it yet.
+    sent: AtomicU32,
+    opened: AtomicU32,
+}
+
+// SAFETY: atomics only.
+unsafe impl Shared for Header {}
+
+/// The last byte is the layout's version.
+const MAGIC: u64 = 0x6d70_7365_676d_7401;
+const HEADER: usize = size_of::<Header>();
+/// Reserved at a time: a page costs far less together with its neighbours.
+const STEP: usize = 1 << 20;
+
+impl Segment {
+    /// Makes a segment of `bytes` bytes, all zero. Its memory is not there yet: see
+    /// [`Segment::reserve`]. Sweeps what killed owners have left first.
+    ///
+    /// # Errors
+    ///
+    /// [`ShmError::Size`] for no bytes or too many, [`ShmError::NoSpace`] where not even the
+    /// header has room, [`ShmError::Os`] (too many open files, say).
+    pub fn create(bytes: usize) -> Result<Segment, ShmError> {
+        // isize is what a pointer's offset can be.
+        let total = bytes
+            .checked_add(HEADER)
+            .filter(|total| bytes > 0 && isize::try_from(*total).is_ok())
+            .ok_or(ShmError::Size {
+                bytes: bytes as u64,
+            })?;
+        registry::sweep();
+        let owner = Owner::current();
+        let (memory, name) = loop {
+            let name = owner.name();
+            match ShmemConf::new().os_id(&name).size(total).create() {
+                Ok(memory) => break (memory, name),
+                Err(ShmemError::MappingIdExists) => {} // H-004
+                Err(error) => return Err(from_crate("creation", &name, &error)),
+            }
+        };
+        Mapping::created(memory, name, bytes).map(registry::add)
+    }
+
+    /// Opens a segment by its [`name`](Segment::name). In a process that has it open already this
+    /// is another handle on the same mapping.
+    ///
+    /// # Errors
+    ///
+    /// [`ShmError::NotFound`] if there is none (any more), [`ShmError::Invalid`] if it is none of
+    /// this library's, [`ShmError::Os`] if it is another user's.
+    pub fn open(name: &str) -> Result<Segment, ShmError> {
+        match registry::find(name) {
+            Some(segment) => Ok(segment),
+            None => Mapping::open(name).map(registry::add),
+        }
+    }
+
+    /// The name, the same in every process.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The size in bytes.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // There is no empty segment.
+    pub fn len(&self) -> usize {
+        self.0.size
+    }
+
+    /// Makes sure that the first `end` bytes are backed by memory, so that touching them cannot
+    /// fail. Costs next to nothing where they are already.
+    ///
+    /// # Errors
+    ///
+    /// [`ShmError::NoSpace`] if `/dev/shm` is full; [`ShmError::Size`] if the segment is shorter.
+    #[inline]
+    pub fn reserve(&self, end: usize) -> Result<(), ShmError> {
+        if end <= self.0.reserved.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.0.reserve_to(end)
+    }
+
+    /// Copies `bytes` into the segment.
+    ///
+    /// # Errors
+    ///
+    /// [`ShmError::Size`] if they do not fit, and as [`Segment::reserve`].
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), ShmError> {
+        self.reserve(self.end(offset, bytes.len())?)?;
+        // SAFETY: the range was checked and reserved. Other processes may write the same bytes:
+        // then what they hold is a mixture, which is for the callers to order.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start().add(offset), bytes.len()) }
+        Ok(())
+    }
+
+    /// Copies bytes out of the segment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Segment::write`].
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), ShmError> {
+        self.reserve(self.end(offset, out.len())?)?;
+        // SAFETY: as in `write`.
+        unsafe { ptr::copy_nonoverlapping(self.start().add(offset), out.as_mut_ptr(), out.len()) }
+        Ok(())
+    }
+
+    /// Removes the name now: whoever has the segment keeps it, nobody can open it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ShmError::NotFound`] if the name is gone already.
+    pub fn unlink(&self) -> Result<(), ShmError> {
+        unlink(self.name())
+    }
+
+    /// A reference to a `T` at `offset`, which the caller keeps aligned and clear of others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Segment::reserve`]; [`ShmError::Invalid`] if it would not be aligned.
+    pub(crate) fn at<T: Shared>(&self, offset: usize) -> Result<&T, ShmError> {
+        self.reserve(self.end(offset, size_of::<T>())?)?;
+        // SAFETY: the range was checked to be inside the mapping.
+        let place = unsafe { self.start().add(offset) }.cast::<T>();
+        if !place.is_aligned() {
+            return Err(ShmError::invalid(self.name(), "a misaligned structure"));
+        }
+        // SAFETY: in bounds, aligned, backed by memory, and valid whatever other processes write
+        // (`Shared`); the mapping lives as long as `self`.
+        Ok(unsafe { &*place })
+    }
+
+    /// Where the user's bytes begin: aligned to 128, `len()` bytes long.
+    #[inline]
+    pub(crate) fn start(&self) -> *mut u8 {
+        // SAFETY: every mapping is longer than its header, checked when it was made.
+        unsafe { self.0.memory.as_ptr().add(HEADER) }
+    }
+
+    fn end(&self, offset: usize, len: usize) -> Result<usize, ShmError> {
+        offset
+            .checked_add(len)
+            .filter(|end| *end <= self.0.size)
+            .ok_or(ShmError::Size {
+                bytes: (offset as u64).saturating_add(len as u64),
+            })
+    }
+}
+
+impl Mapping {
+    fn created(mut memory: Shmem, name: String, size: usize) -> Result<Mapping, ShmError> {
+        // The crate would unlink the name from a forked child as well; from here on the name is
+        // this module's.
+        memory.set_owner(false);
+        let file = open_file(&name).inspect_err(|_| {
+            let _ = unlink(&name);
+        })?;
+        let mapping = Mapping {
+            memory,
+            file,
+            name,
+            size,
+            reserved: AtomicUsize::new(0),
+            creator: Some(process::id()),
+        };
+        let prepared = mapping.reserve_to(0).map(|()| {
+            let header = mapping.header();
+            header.size.store(size as u64, Ordering::Relaxed);
+            header.magic.store(MAGIC, Ordering::Release);
+        });
+        match prepared {
+            Ok(()) => Ok(mapping),
+            Err(error) => {
+                let _ = unlink(&mapping.name);
+                Err(error)
+            }
+        }
+    }
+
+    fn open(name: &str) -> Result<Mapping, ShmError> {
+        let file = open_file(name)?;
+        let length = file
+            .metadata()
+            .map_err(|error| ShmError::os("inspection", name, &error))?
+            .len();
+        if length <= HEADER as u64 {
+            return Err(ShmError::invalid(
+                name,
+                format!("it has {length} bytes only"),
+            ));
+        }
+        let memory = ShmemConf::new()
+            .os_id(name)
+            .open()
+            .map_err(|error| from_crate("opening", name, &error))?;
+        let size = memory.len().saturating_sub(HEADER);
+        let mapping = Mapping {
+            memory,
+            file,
+            name: name.into(),
+            size,
+            reserved: AtomicUsize::new(0),
+            creator: None,
+        };
+        if mapping.memory.len() as u64 != length {
+            return Err(ShmError::invalid(name, "its size changes"));
+        }
+        mapping.reserve_to(0)?;
+        mapping.check()?;
+        Ok(mapping)
+    }
+
+    fn check(&self) -> Result<(), ShmError> {
+        let header = self.header();
+        if header.magic.load(Ordering::Acquire) != MAGIC {
+            return Err(ShmError::invalid(
+                &self.name,
+                "it is no segment of this version of the library",
+            ));
+        }
+        if header.size.load(Ordering::Relaxed) != self.size as u64 {
+            return Err(ShmError::invalid(
+                &self.name,
+                "its header does not fit its size",
+            ));
+        }
+        Ok(())
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: the mapping is page-aligned, longer than a header (checked when it was made)
+        // and its first page is reserved before anybody calls this; atomics only.
+        unsafe { &*self.memory.as_ptr().cast::<Header>() }
+    }
+
+    #[cold]
+    fn reserve_to(&self, end: usize) -> Result<(), ShmError> {
+        if end > self.size {
+            return Err(ShmError::Size { bytes: end as u64 });
+        }
+        let from = match self.reserved.load(Ordering::Relaxed) {
+            0 => 0,
+            user => HEADER + user,
+        };
+        let total = self.memory.len();
+        let generous = (HEADER + end).next_multiple_of(STEP.min(total / 8).max(4096));
+        let to = match self.allocate(from, generous.min(total)) {
+            Ok(()) => generous.min(total),
+            Err(_) => {
+                // Perhaps there is room for what is needed, if not for the whole step.
+                self.allocate(from, HEADER + end)?;
+                HEADER + end
+            }
+        };
+        self.reserved.fetch_max(to - HEADER, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn allocate(&self, from: usize, to: usize) -> Result<(), ShmError> {
+        let (offset, bytes) = (from as libc::off_t, to.saturating_sub(from));
+        loop {
+            match nix::fcntl::posix_fallocate(&self.file, offset, bytes as libc::off_t) {
+                Ok(()) => break,
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::ENOSPC) => return Err(ShmError::no_space(bytes as u64)),
+                Err(errno) => return Err(ShmError::os("reservation", &self.name, &errno.into())),
+            }
+        }
+        self.populate(from, to);
+        Ok(())
+    }
+
+    /// Maps the pages in one go, which is several times cheaper than a fault for each.
+    fn populate(&self, from: usize, to: usize) {
+        let from = from / 4096 * 4096;
+        // SAFETY: inside the mapping; the advice changes no contents, and where the kernel does
+        // not know it (before 5.14) it does nothing and the pages come one by one.
+        unsafe {
+            let start = self.memory.as_ptr().add(from);
+            libc::madvise(start.cast(), to - from, libc::MADV_POPULATE_WRITE);
+        }
+    }
+
+    /// Whether somebody else uses the segment, or is about to.
+    fn needed(&self) -> bool {
+        let header = self.header();
+        let (sent, opened) = (&header.sent, &header.opened);
+        if sent.load(Ordering::SeqCst) != opened.load(Ordering::SeqCst) {
+            return true;
+        }
+        // Everybody who has it open holds a shared lock on the file.
+        let alone = self.file.try_lock().is_ok();
+        if alone {
+            let _ = self.file.lock_shared();
+        }
+        !alone
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: the field is not used again: this is its owner's destructor.
+        let handle = unsafe { ManuallyDrop::take(&mut self.0) };
+        if let Some(mapping) = Arc::into_inner(handle) {
+            registry::remove(mapping);
+        }
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment")
+            .field("name", &self.name())
+            .field("len", &self.len())
+            .finish()
+    }
+}
+
+impl Serialize for Segment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let serialised = self
+            .name()
+            .serialize(serializer)
+            .map_err(ser::Error::custom)?;
+        self.0.header().sent.fetch_add(1, Ordering::SeqCst);
+        Ok(serialised)
+    }
+}
+
+impl<'de> Deserialize<'de> for Segment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let segment = Segment::open(&name).map_err(de::Error::custom)?;
+        segment.0.header().opened.fetch_add(1, Ordering::SeqCst);
+        Ok(segment)
+    }
+}
+
+/// Unlinks every segment of this process. For the end of a process that runs neither `exit`
+/// handlers nor destructors.
+pub(crate) fn unlink_owned() {
+    registry::unlink_owned();
+}
+
+fn unlink(name: &str) -> Result<(), ShmError> {
+    let path = name::path(name).ok_or_else(|| ShmError::invalid(name, "it is no name"))?;
+    std::fs::remove_file(path).map_err(|error| ShmError::os("unlinking", name, &error))
+}
+
+fn open_file(name: &str) -> Result<File, ShmError> {
+    let path = name::path(name).ok_or_else(|| ShmError::invalid(name, "it is no name"))?;
+    let open = |path| {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        // It can only be locked for the moment in which the owner looks whether it is needed.
+        for _ in 0..100 {
+            if file.try_lock_shared().is_ok() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        Ok::<File, io::Error>(file)
+    };
+    open(path).map_err(|error| ShmError::os("opening", name, &error))
+}
+
+fn from_crate(call: &str, name: &str, error: &ShmemError) -> ShmError {
+    match error {
+        ShmemError::MapCreateFailed(errno)
+        | ShmemError::MapOpenFailed(errno)
+        | ShmemError::UnknownOsError(errno) => {
+            let errno = i32::try_from(*errno).unwrap_or(libc::EIO);
+            ShmError::os(call, name, &io::Error::from_raw_os_error(errno))
+        }
+        other => ShmError::invalid(name, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

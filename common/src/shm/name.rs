@@ -1,0 +1,138 @@
+//! A segment's name says whose it is: `mp-<pid namespace>-<pid>-<start time>-<random>`.
+//!
+//! A process id alone is used again by another process; together with the time the process
+//! started (field 22 of `/proc/<pid>/stat`) it is not. Containers may share `/dev/shm` and not
+//! their process ids, so the pid namespace is in the name too and nobody judges about a
+//! stranger's.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::SystemTime;
+
+const PREFIX: &str = "mp-";
+
+/// Where the C library keeps the segments on Linux.
+pub(super) const DIRECTORY: &str = "/dev/shm";
+
+/// A process, told apart from a later one with the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Owner {
+    namespace: u64,
+    pid: u32,
+    started: u64,
+}
+
+impl Owner {
+    /// This process.
+    pub(crate) fn current() -> Owner {
+        let pid = process::id();
+        Owner {
+            namespace: namespace(),
+            pid,
+            started: started(pid).unwrap_or(0),
+        }
+    }
+
+    /// Whether it is certain that the process has ended.
+    pub(crate) fn is_dead(self) -> bool {
+        if self.namespace != namespace() || self.pid == process::id() || !proc_is_mounted() {
+            return false;
+        }
+        // Time 0 says that it was not known when the name was made.
+        self.started != 0 && started(self.pid) != Some(self.started)
+    }
+
+    /// A new name of a segment of this process.
+    pub(super) fn name(self) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let random = RandomState::new().hash_one(now.unwrap_or_default());
+        let Owner {
+            namespace,
+            pid,
+            started,
+        } = self;
+        format!("{PREFIX}{namespace:x}-{pid}-{started}-{random:016x}")
+    }
+
+    /// Whose segment this is; `None` if it is none of this library's.
+    pub(super) fn of(name: &str) -> Option<Owner> {
+        let mut parts = name.strip_prefix(PREFIX)?.split('-');
+        let owner = Owner {
+            namespace: u64::from_str_radix(parts.next()?, 16).ok()?,
+            pid: parts.next()?.parse().ok()?,
+            started: parts.next()?.parse().ok()?,
+        };
+        let random = parts.next()?;
+        (random.len() == 16 && parts.next().is_none()).then_some(owner)
+    }
+}
+
+/// The file of a segment; `None` for a name that leads elsewhere.
+pub(super) fn path(name: &str) -> Option<PathBuf> {
+    let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+    plain.then(|| Path::new(DIRECTORY).join(name))
+}
+
+/// When a process started, in clock ticks since the machine did; `None` if there is no such
+/// process, or only its remains waiting to be reaped.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in brackets and may contain anything, brackets too.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn namespace() -> u64 {
+    let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let digits = link.to_string_lossy();
+    let digits = digits.trim_start_matches("pid:[").trim_end_matches(']');
+    digits.parse().unwrap_or(0)
+}
+
+fn proc_is_mounted() -> bool {
+    Path::new("/proc/self/stat").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_whose_it_is() {
+        let me = Owner::current();
+        assert_eq!(Owner::of(&me.name()), Some(me));
+        assert!(!me.is_dead());
+        assert_ne!(me.name(), me.name());
+        for other in [
+            "",
+            "mp-",
+            "mp-1-2-3",
+            "mp-x-2-3-0123456789abcdef",
+            "psm_1234",
+        ] {
+            assert_eq!(Owner::of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_process_id_used_again_is_another_process() {
+        let mut earlier = Owner::current();
+        earlier.pid = 1;
+        assert!(earlier.is_dead(), "init has another start time");
+        earlier.namespace += 1;
+        assert!(!earlier.is_dead(), "nothing is known of other namespaces");
+    }
+
+    #[test]
+    fn names_lead_nowhere_else() {
+        for name in ["", "..", ".", "../etc/passwd", "a/b", "a\0b"] {
+            assert_eq!(path(name), None, "{name:?}"); // H-007
+        }
+    }
+}

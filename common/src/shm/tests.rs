@@ -1,0 +1,158 @@
+use super::*;
+use std::path::PathBuf;
+
+fn file_of(segment: &Segment) -> PathBuf {
+    name::path(segment.name()).unwrap()
+}
+
+/// Runs `f` in a forked child, which ends without running anything of this process's.
+fn forked(f: impl FnOnce() -> bool) {
+    // SAFETY: the child calls nothing that another thread of the test could hold a lock of,
+    // besides the allocator, which glibc makes usable after fork.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(false);
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(i32::from(!ok)) };
+    }
+    assert!(pid > 0);
+    let mut status = 0;
+    // SAFETY: waits for the child above.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0, "the forked child failed");
+}
+
+#[test]
+fn what_one_handle_writes_the_other_reads() {
+    // H-001, H-002
+    let segment = Segment::create(512).unwrap();
+    assert_eq!(segment.len(), 512);
+    segment.write(511, &[42]).unwrap();
+    let mut byte = [0];
+    Segment::open(segment.name())
+        .unwrap()
+        .read(511, &mut byte)
+        .unwrap();
+    assert_eq!(byte, [42]);
+    assert!(segment.write(511, &[1, 2]).is_err());
+    assert!(segment.read(usize::MAX, &mut byte).is_err());
+}
+
+#[test]
+fn impossible_sizes_and_names_are_errors() {
+    // H-003, H-005, H-006, H-007
+    assert_eq!(Segment::create(0).unwrap_err(), ShmError::Size { bytes: 0 });
+    assert!(matches!(
+        Segment::create(usize::MAX),
+        Err(ShmError::Size { .. })
+    ));
+    assert!(matches!(
+        Segment::open("mp-none"),
+        Err(ShmError::NotFound { .. })
+    ));
+    assert!(matches!(
+        Segment::open("a\0b"),
+        Err(ShmError::Invalid { .. })
+    ));
+    let segment = Segment::create(1).unwrap();
+    segment.unlink().unwrap();
+    assert!(matches!(segment.unlink(), Err(ShmError::NotFound { .. })));
+}
+
+#[test]
+fn the_owners_last_handle_removes_the_name() {
+    let segment = Segment::create(10_000).unwrap();
+    let (file, name) = (file_of(&segment), segment.name().to_owned());
+    let second = segment.clone();
+    drop(segment);
+    assert!(file.exists());
+    drop(second);
+    assert!(!file.exists());
+    assert!(matches!(
+        Segment::open(&name),
+        Err(ShmError::NotFound { .. })
+    )); // H-009
+}
+
+#[test]
+fn a_forked_childs_copy_does_not_destroy_the_owners() {
+    let segment = Segment::create(100).unwrap();
+    let copy = segment.clone();
+    forked(move || {
+        copy.write(0, b"child").unwrap();
+        drop(copy);
+        true
+    });
+    assert!(file_of(&segment).exists()); // H-023, H-024
+    let mut bytes = [0; 5];
+    segment.read(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"child"); // H-008
+}
+
+#[test]
+fn a_handle_on_its_way_keeps_the_name() {
+    let segment = Segment::create(100).unwrap();
+    segment.write(0, b"x").unwrap();
+    let file = file_of(&segment);
+    let sent = crate::codec::encode(&segment).unwrap();
+    drop(segment);
+    assert!(file.exists(), "nobody has opened it yet");
+    forked(|| {
+        let segment: Segment = crate::codec::decode(&sent).unwrap();
+        let mut byte = [0];
+        segment.read(0, &mut byte).unwrap();
+        byte == *b"x"
+    });
+    // The child has opened and dropped it: the next one to look removes the name.
+    drop(Segment::create(1).unwrap());
+    assert!(!file.exists());
+}
+
+#[test]
+fn what_a_killed_owner_left_is_swept() {
+    // H-022
+    let (mut reader, writer) = io::pipe().unwrap();
+    forked(|| {
+        use io::Write;
+        let segment = Segment::create(1 << 20).unwrap();
+        (&writer).write_all(segment.name().as_bytes()).unwrap();
+        std::mem::forget(segment);
+        true // and `_exit`, as if killed
+    });
+    drop(writer);
+    let mut name = String::new();
+    io::Read::read_to_string(&mut reader, &mut name).unwrap();
+    let _any = Segment::create(1).unwrap();
+    assert!(!name::path(&name).unwrap().exists());
+}
+
+#[test]
+fn foreign_files_are_not_taken_for_segments() {
+    let segment = Segment::create(100).unwrap();
+    let mut copy = file_of(&segment);
+    copy.set_file_name(format!("mp-test-{}", std::process::id()));
+    for contents in [&b""[..], b"short", &[7; 5000]] {
+        std::fs::write(&copy, contents).unwrap();
+        let name = copy.file_name().unwrap().to_str().unwrap();
+        assert!(matches!(Segment::open(name), Err(ShmError::Invalid { .. })));
+    }
+    std::fs::remove_file(&copy).unwrap();
+}
+
+#[test]
+fn only_the_user_may_open_it() {
+    use std::os::unix::fs::MetadataExt;
+    let segment = Segment::create(100).unwrap();
+    let mode = std::fs::metadata(file_of(&segment)).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn memory_comes_as_it_is_used() {
+    use std::os::unix::fs::MetadataExt;
+    let segment = Segment::create(1 << 30).unwrap();
+    let used = || std::fs::metadata(file_of(&segment)).unwrap().blocks() * 512;
+    assert!(used() <= 2 << 20);
+    segment.write(10 << 20, b"x").unwrap();
+    assert!((10 << 20..13 << 20).contains(&used()), "{}", used());
+}
