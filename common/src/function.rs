@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `f` must be zero-sized: a fn item, or a closure that captures nothing. Then its *type* is all
-//! there is to it, and a generic associated constant gives each such type one [`Entry`] in the
+//! there is to it, and a generic associated constant gives each such type one `Entry` in the
 //! executable, made by the compiler, with no registration and no macro. Processes of one program
 //! lay their image out alike, so the distance of an entry from an anchor is the same in all.
 //!
@@ -125,7 +125,7 @@ pub(crate) struct EntryRef {
     hash: u64,
 }
 
-/// An [`EntryRef`] that names no function of this program.
+/// A reference to a function that names none of this program's.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum BadEntry {
     /// The function is not in the main executable, so other processes cannot find it.

@@ -8,5 +8,9 @@ pub mod deadline;
 pub mod function;
 pub mod futex;
 pub mod panic;
+pub mod process;
+mod reactor;
 pub mod shm;
 pub mod sync;
+
+pub use process::Process;

@@ -1,0 +1,362 @@
+//! The child's side: caught before `main`, told who it is, run, and ended.
+//!
+//! A spawned child is this program's executable, started anew with a marker in its environment.
+//! The loader calls [`boot`] before `main`; there the child finds its lifeline, reads what to do,
+//! does it and exits. So the program's own `main` never runs in a child, and no program needs to
+//! call an initialiser of this library.
+//!
+//! To copy: the folder process/ and what its mod.rs names.
+
+#![allow(unsafe_code)] // An entry in .init_array, and adopting the descriptor put there for us.
+
+use super::builder::{Limit, SetUp, StartMethod};
+use super::error::ChildFailure;
+use super::packet::{self, Kind};
+use super::start::Streams;
+use super::{lock, registry, sys, wait};
+use crate::codec;
+use crate::function::{EntryRef, Failure, Task};
+use crate::panic;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The variable that says "you are a child of this library".
+pub(super) const MARKER: &str = "COMMON_PROCESS_CHILD";
+/// Its value: the descriptor the lifeline is at, and the form of the hello.
+pub(super) const MARKER_VALUE: &str = "lifeline=3";
+/// Where a spawned child finds its lifeline.
+pub(super) const LIFELINE: RawFd = 3;
+
+/// What is said to a new process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) who: Who,
+    pub(super) set_up: SetUp,
+    pub(super) entry: EntryRef,
+    #[serde(with = "serde_bytes")]
+    pub(super) args: Vec<u8>,
+}
+
+/// Who a process is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Who {
+    pub(super) name: String,
+    /// The numbers in the default name: which child of which child of the first process.
+    pub(super) identity: Vec<u32>,
+    pub(super) daemon: bool,
+    pub(super) method: Option<StartMethod>,
+    pub(super) parent: Option<(u32, String)>,
+}
+
+/// The process that asks. Made by [`current`](super::current).
+#[derive(Debug)]
+pub struct CurrentProcess {
+    who: Who,
+    lifeline: Option<OwnedFd>,
+}
+
+impl CurrentProcess {
+    /// Its name; `MainProcess` for one that this library did not start.
+    pub fn name(&self) -> &str {
+        &self.who.name
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    /// Whether it is terminated, rather than waited for, when its handle is dropped.
+    pub fn daemon(&self) -> bool {
+        self.who.daemon
+    }
+
+    /// How it was started; `None` for a process that this library did not start.
+    pub fn start_method(&self) -> Option<StartMethod> {
+        self.who.method
+    }
+}
+
+static CURRENT: Mutex<Option<Arc<CurrentProcess>>> = Mutex::new(None);
+static CHILDREN: AtomicU32 = AtomicU32::new(0);
+
+pub(super) fn current_process() -> Arc<CurrentProcess> {
+    let main = || CurrentProcess {
+        who: Who {
+            name: "MainProcess".into(),
+            identity: Vec::new(),
+            daemon: false,
+            method: None,
+            parent: None,
+        },
+        lifeline: None,
+    };
+    lock(&CURRENT)
+        .get_or_insert_with(|| Arc::new(main()))
+        .clone()
+}
+
+pub(super) fn current() -> Who {
+    current_process().who.clone()
+}
+
+/// The numbers of this process's next child. The library's own helpers are not counted.
+pub(super) fn next_identity(hidden: bool) -> Vec<u32> {
+    let mut identity = current_process().who.identity.clone();
+    identity.push(if hidden {
+        0
+    } else {
+        CHILDREN.fetch_add(1, Ordering::Relaxed) + 1
+    });
+    identity
+}
+
+pub(super) fn default_name(identity: &[u32]) -> String {
+    let numbers: Vec<String> = identity.iter().map(u32::to_string).collect();
+    format!("Process-{}", numbers.join(":"))
+}
+
+/// The process that started this one. Made by [`parent`](super::parent).
+#[derive(Debug, Clone)]
+pub struct Parent(Arc<CurrentProcess>);
+
+pub(super) fn parent() -> Option<Parent> {
+    let current = current_process();
+    (current.who.parent.is_some() && current.lifeline.is_some()).then_some(Parent(current))
+}
+
+impl Parent {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.0.who.parent.as_ref().map_or(0, |(pid, _)| *pid)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.0.who.parent.as_ref().map_or("", |(_, name)| name)
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&self) -> bool {
+        self.0
+            .lifeline
+            .as_ref()
+            .is_some_and(|fd| !wait::is_hung_up(fd.as_fd()))
+    }
+
+    /// Waits until it has ended; true if it has. Only a process that was
+    /// [`detach`](super::Process::detach)ed lives to see that: others end with their parent.
+    pub fn join_timeout(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now().checked_add(timeout);
+        self.0
+            .lifeline
+            .as_ref()
+            .is_none_or(|fd| wait::hung_up(fd.as_fd(), deadline))
+    }
+}
+
+/// The loader calls this before `main`, in every process of a program that uses this library.
+///
+/// The Rust runtime is not up yet: what it would do in `main`'s place is done in [`serve`]. Its
+/// library works all the same, threads, panics and standard streams included.
+extern "C" fn boot() {
+    // Nothing may unwind into the loader. A panic here would be a bug of this library.
+    let child = std::panic::catch_unwind(|| {
+        if let Some(marker) = std::env::var_os(MARKER) {
+            serve(&marker);
+        }
+    });
+    if child.is_err() {
+        sys::exit_now(1);
+    }
+}
+
+#[used]
+// SAFETY: the loader calls the pointers in this section with the C calling convention; `boot`
+// takes none of the arguments it passes, which that convention allows.
+#[unsafe(link_section = ".init_array")]
+static BOOT: extern "C" fn() = boot;
+
+/// Does what a spawned child is for. Never returns.
+fn serve(marker: &std::ffi::OsStr) -> ! {
+    sys::open_closed_stdio();
+    sys::ignore_sigpipe();
+    sys::set_env(MARKER.as_ref(), None);
+    if marker != MARKER_VALUE {
+        refuse(&format!("its value {marker:?} is not {MARKER_VALUE:?}"));
+    }
+    if !std::path::Path::new("/proc/self/fd/3").exists() {
+        refuse("descriptor 3 is closed");
+    }
+    // SAFETY: whoever set the marker to this value put a descriptor there for us; it is open.
+    let lifeline = unsafe { sys::adopt(LIFELINE) };
+    if let Err(error) = sys::close_on_exec(lifeline.as_fd()) {
+        refuse(&format!("descriptor 3: {error}"));
+    }
+    sys::close_from(LIFELINE + 1);
+    match packet::receive(lifeline.as_fd(), true) {
+        // The parent ended before it could say anything.
+        Err(packet::ReceiveError::Closed) => sys::exit_now(1),
+        Err(error) => refuse(&format!("descriptor 3: {error}")),
+        Ok(packet) if packet.kind != Kind::Hello => refuse("descriptor 3: no hello came first"),
+        Ok(packet) => {
+            *lock(&RECEIVED) = packet.fds;
+            run(&packet.body, lifeline)
+        }
+    }
+}
+
+/// Descriptors that came with the hello.
+static RECEIVED: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+/// Takes the descriptors that came with the hello; for this library's own helper processes.
+pub(super) fn take_received_fds() -> Vec<OwnedFd> {
+    std::mem::take(&mut *lock(&RECEIVED))
+}
+
+fn refuse(reason: &str) -> ! {
+    eprintln!(
+        "the variable {MARKER} is in the environment, which makes this program start as a child \
+         process of itself, but {reason}; unset it to run the program as usual"
+    );
+    sys::exit_now(1)
+}
+
+/// Runs what an encoded [`Hello`] asks for, in a process that is new and has nothing of a
+/// parent's to lose: a spawned one, or one forked from the fork server.
+pub(super) fn run(hello: &[u8], lifeline: OwnedFd) -> ! {
+    let hello: Hello = match codec::decode(hello) {
+        Ok(hello) => hello,
+        Err(error) => refuse(&format!("the hello is not understood: {error}")),
+    };
+    let lifeline = become_child(hello.who, lifeline);
+    let outcome = set_up(&hello.set_up).and_then(|()| {
+        let mut result = Vec::new();
+        hello
+            .entry
+            .resolve::<Task>()
+            .map_err(Failure::Entry)
+            .and_then(|task| task.run(&hello.args, &mut result))
+            .map_err(ChildFailure::Function)?;
+        Ok(result)
+    });
+    let code = report(&lifeline, outcome);
+    // Runs the exit handlers that C libraries have registered, and flushes the streams.
+    std::process::exit(code)
+}
+
+/// Runs a closure in a process just forked from the parent. Never returns; none of what the
+/// parent has on its stack is dropped.
+pub(super) fn run_fork<R: Serialize>(
+    who: Who,
+    lifeline: OwnedFd,
+    streams: Streams<Option<OwnedFd>>,
+    asked: &SetUp,
+    f: impl FnOnce() -> R,
+) -> ! {
+    // The other ends of lifelines are the parent's alone: a copy here would keep the parent's
+    // other children alive when it has gone.
+    registry::forget_all();
+    super::forkserver::forget();
+    CHILDREN.store(0, Ordering::Relaxed);
+    let lifeline = become_child(who, lifeline);
+    let streams = place_streams(&streams);
+    let outcome = streams.and_then(|()| set_up(asked)).and_then(|()| {
+        let result = panic::catch(f).map_err(Failure::Panicked);
+        result
+            .and_then(|result| codec::encode(&result).map_err(Failure::Result))
+            .map_err(ChildFailure::Function)
+    });
+    let code = report(&lifeline, outcome);
+    sys::flush_stdio();
+    sys::exit_now(code)
+}
+
+/// Puts the standard streams where they belong.
+pub(super) fn place_streams(streams: &Streams<Option<OwnedFd>>) -> Result<(), ChildFailure> {
+    for (number, fd) in (0..).zip(streams.each()) {
+        if let Some(fd) = fd {
+            sys::put_at(fd.as_fd(), number)
+                .map_err(|error| ChildFailure::SetUp(format!("stream {number}: {error}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// From here on this process is who it was told to be, and ends with its parent.
+fn become_child(who: Who, lifeline: OwnedFd) -> Arc<CurrentProcess> {
+    if let Err(error) = sys::kill_on_hangup(lifeline.as_fd()) {
+        refuse(&format!("its lifeline cannot be watched: {error}"));
+    }
+    // The parent may have gone before that took effect.
+    if wait::is_hung_up(lifeline.as_fd()) {
+        sys::exit_now(1);
+    }
+    let short: Vec<u8> = who.name.bytes().filter(|&b| b != 0).take(15).collect();
+    if let Ok(short) = CString::new(short) {
+        let _ = nix::sys::prctl::set_name(&short);
+    }
+    let current = Arc::new(CurrentProcess {
+        who,
+        lifeline: Some(lifeline),
+    });
+    *lock(&CURRENT) = Some(current.clone());
+    current
+}
+
+fn set_up(asked: &SetUp) -> Result<(), ChildFailure> {
+    for (name, value) in &asked.env {
+        sys::set_env(name, value.as_deref());
+    }
+    if let Some(path) = &asked.current_dir {
+        std::env::set_current_dir(path).map_err(|error| {
+            ChildFailure::SetUp(format!("its working directory {}: {error}", path.display()))
+        })?;
+    }
+    for &(limit, value) in &asked.limits {
+        set_limit(limit, value)
+            .map_err(|error| ChildFailure::SetUp(format!("its limit {limit:?}: {error}")))?;
+    }
+    Ok(())
+}
+
+fn set_limit(limit: Limit, value: u64) -> Result<(), nix::errno::Errno> {
+    let resource = match limit {
+        Limit::AddressSpace => Resource::RLIMIT_AS,
+        Limit::CpuTime => Resource::RLIMIT_CPU,
+        Limit::OpenFiles => Resource::RLIMIT_NOFILE,
+        Limit::CoreSize => Resource::RLIMIT_CORE,
+    };
+    let (_, most) = getrlimit(resource)?;
+    let value = value.min(most);
+    // The hard limit of CPU time kills; one second more leaves room for SIGXCPU, which says why.
+    let hard = match limit {
+        Limit::CpuTime => value.saturating_add(1).min(most),
+        _ => value,
+    };
+    setrlimit(resource, value, hard)
+}
+
+/// Tells the parent how it went; the exit code that goes with it.
+fn report(current: &CurrentProcess, outcome: Result<Vec<u8>, ChildFailure>) -> i32 {
+    let Some(lifeline) = &current.lifeline else {
+        return 1;
+    };
+    let (kind, body) = match outcome {
+        Ok(result) => (Kind::Returned, result),
+        Err(failure) => (Kind::Failed, codec::encode(&failure).unwrap_or_default()),
+    };
+    let sent = packet::send(lifeline.as_fd(), kind, &body, &[]);
+    if let (Err(error), Kind::Returned) = (sent, kind) {
+        let reason = format!("its result of {} bytes cannot be sent: {error}", body.len());
+        let failure = codec::encode(&ChildFailure::SetUp(reason)).unwrap_or_default();
+        let _ = packet::send(lifeline.as_fd(), Kind::Failed, &failure, &[]);
+        return 1;
+    }
+    i32::from(kind != Kind::Returned)
+}

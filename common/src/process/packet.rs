@@ -1,0 +1,219 @@
+//! Messages on the lifeline, the socket between a process and its parent.
+//!
+//! A packet is a header and a body, sent whole or not at all (SOCK_SEQPACKET, unix(7)), with
+//! descriptors beside it. A body too large for the socket's buffer is put in a memory file whose
+//! descriptor goes instead, so that sending never blocks: a parent that does not read cannot keep
+//! its child from ending, nor a slow child its parent from going on.
+//!
+//! To copy: packet.rs.
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use thiserror::Error;
+
+/// What a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Parent to child: who you are and what to run.
+    Hello = 1,
+    /// Child to parent: what the function returned, encoded.
+    Returned = 2,
+    /// Child to parent: an encoded `Failure`.
+    Failed = 3,
+    /// Fork server to parent: the wait status of a child it has reaped.
+    Ended = 4,
+    /// Fork server to parent: the pid of a new child, with its pidfd.
+    Forked = 5,
+    /// Fork server to parent: the error number of a failed fork.
+    NotForked = 6,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Kind> {
+        use Kind::*;
+        [Hello, Returned, Failed, Ended, Forked, NotForked]
+            .into_iter()
+            .find(|&kind| kind as u8 == byte)
+    }
+}
+
+/// A message that came out of a lifeline.
+#[derive(Debug)]
+pub(super) struct Packet {
+    pub(super) kind: Kind,
+    pub(super) body: Vec<u8>,
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+/// Why no packet came out.
+#[derive(Debug, Error)]
+pub(super) enum ReceiveError {
+    #[error("the other end is closed")]
+    Closed,
+    #[error("what arrived is no message of this library: {0}")]
+    Corrupt(&'static str),
+    #[error("the socket cannot be read: {0}")]
+    Os(#[from] Errno),
+}
+
+/// Two ends, neither inherited by exec, neither numbered like a standard stream.
+pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (a, b) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?;
+    if a.as_raw_fd() > 2 && b.as_raw_fd() > 2 {
+        return Ok((a, b));
+    }
+    Ok((
+        super::sys::above_stdio(a.as_fd())?,
+        super::sys::above_stdio(b.as_fd())?,
+    ))
+}
+
+const MAGIC: [u8; 4] = *b"cmn1";
+const HEADER: usize = 16;
+/// Far below the smallest default socket buffer (net.core.wmem_default is 208 KiB).
+const INLINE: usize = 32 * 1024;
+const MAX_FDS: usize = 8;
+
+/// Sends a packet without blocking.
+///
+/// # Errors
+///
+/// `EPIPE` or `ECONNRESET` if the other end is gone; `ENOSPC`, `ENOMEM`, `EMFILE` if there is no
+/// memory or descriptor for a large body.
+pub(super) fn send(
+    socket: BorrowedFd<'_>,
+    kind: Kind,
+    body: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let spilled = if body.len() > INLINE {
+        Some(spill(body)?)
+    } else {
+        None
+    };
+    let mut header = [0u8; HEADER];
+    header[..4].copy_from_slice(&MAGIC);
+    header[4] = kind as u8;
+    header[5] = u8::from(spilled.is_some());
+    header[8..].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    let inline = if spilled.is_some() { &[] } else { body };
+    let raw: Vec<RawFd> = spilled
+        .iter()
+        .map(AsRawFd::as_raw_fd)
+        .chain(fds.iter().map(AsRawFd::as_raw_fd))
+        .collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let iov = [IoSlice::new(&header), IoSlice::new(inline)];
+    let controls = if raw.is_empty() { &[] } else { &rights[..] };
+    loop {
+        match sendmsg::<()>(
+            socket.as_raw_fd(),
+            &iov,
+            controls,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+fn spill(body: &[u8]) -> Result<File, Errno> {
+    let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let mut file = File::from(memfd_create(c"common-message", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(body).map_err(errno)?;
+    Ok(file)
+}
+
+/// Takes the next packet; waits for one if `wait`, else fails with `EAGAIN`.
+///
+/// # Errors
+///
+/// [`ReceiveError`]; a packet that is not well-formed is consumed. `ECONNRESET` means that the
+/// other end was closed before it had read what was sent to it.
+pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, ReceiveError> {
+    let mut buffer = vec![0u8; HEADER + INLINE];
+    let mut controls = nix::cmsg_space!([RawFd; MAX_FDS + 1]);
+    let mut flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    if !wait {
+        flags |= MsgFlags::MSG_DONTWAIT;
+    }
+    let (length, mut fds) = loop {
+        let mut iov = [IoSliceMut::new(&mut buffer)];
+        match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut controls), flags) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(message) => break (message.bytes, owned_fds(&message)?),
+        }
+    };
+    if length == 0 {
+        return Err(ReceiveError::Closed);
+    }
+    if length < HEADER || buffer[..4] != MAGIC {
+        return Err(ReceiveError::Corrupt("it has no header"));
+    }
+    let kind = Kind::of(buffer[4]).ok_or(ReceiveError::Corrupt("it is of no known kind"))?;
+    let mut size = [0u8; 8];
+    size.copy_from_slice(&buffer[8..HEADER]);
+    let size = u64::from_le_bytes(size);
+    let body = if buffer[5] == 0 {
+        buffer.truncate(length);
+        buffer.drain(..HEADER);
+        buffer
+    } else if fds.is_empty() {
+        return Err(ReceiveError::Corrupt("its memory file is missing"));
+    } else {
+        unspill(File::from(fds.remove(0)), size)?
+    };
+    if body.len() as u64 != size {
+        return Err(ReceiveError::Corrupt("it is truncated"));
+    }
+    Ok(Packet { kind, body, fds })
+}
+
+fn owned_fds(
+    message: &nix::sys::socket::RecvMsg<'_, '_, ()>,
+) -> Result<Vec<OwnedFd>, ReceiveError> {
+    let mut fds = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel has just opened these for us; nobody else knows the numbers.
+            #[allow(unsafe_code)]
+            fds.extend(raw.into_iter().map(|fd| unsafe { super::sys::adopt(fd) }));
+        }
+    }
+    Ok(fds)
+}
+
+/// Reads a memory file. Its sender may still change it, so it is copied out, never mapped, and
+/// its size is believed only as far as memory goes.
+fn unspill(file: File, size: u64) -> Result<Vec<u8>, ReceiveError> {
+    let held = file.metadata().map_or(0, |about| about.len());
+    if held != size {
+        return Err(ReceiveError::Corrupt("its memory file has another size"));
+    }
+    let mut body = Vec::new();
+    usize::try_from(size)
+        .ok()
+        .and_then(|size| body.try_reserve_exact(size).ok().map(|()| size))
+        .map(|size| body.resize(size, 0))
+        .ok_or(ReceiveError::Os(Errno::ENOMEM))?;
+    file.read_exact_at(&mut body, 0)
+        .map_err(|_| ReceiveError::Corrupt("its memory file shrank"))?;
+    Ok(body)
+}

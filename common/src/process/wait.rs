@@ -1,0 +1,94 @@
+//! Waiting for file descriptors: the handles of processes, pipes, sockets.
+//!
+//! To copy: wait.rs.
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// Waits until at least one of `items` is ready, and returns the positions of all that are:
+/// processes that have ended, sockets and pipes that have data or have reached their end. Empty if
+/// `timeout` passed first; `None` waits for ever. As Python's `multiprocessing.connection.wait`.
+///
+/// # Errors
+///
+/// What poll(2) says: too many items for the limit on open files, mostly.
+///
+/// ```
+/// use common::process::{Process, wait};
+/// use std::time::Duration;
+///
+/// fn nap(millis: u64) {
+///     std::thread::sleep(Duration::from_millis(millis));
+/// }
+///
+/// let quick = Process::spawn(nap, (10,))?;
+/// let slow = Process::spawn(nap, (60_000,))?;
+/// assert_eq!(wait(&[&quick, &slow], None)?, [0]);
+/// slow.kill()?;
+/// assert_eq!(wait(&[&slow], Some(Duration::from_secs(10)))?, [0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn wait(items: &[&dyn AsFd], timeout: Option<Duration>) -> std::io::Result<Vec<usize>> {
+    let fds: Vec<BorrowedFd<'_>> = items.iter().map(|item| item.as_fd()).collect();
+    // A timeout too large for the clock is for ever.
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    Ok(readable(&fds, deadline)?)
+}
+
+/// Which of `fds` can be read, or have been hung up.
+pub(super) fn readable(
+    fds: &[BorrowedFd<'_>],
+    deadline: Option<Instant>,
+) -> Result<Vec<usize>, Errno> {
+    let mut polled: Vec<PollFd<'_>> = fds
+        .iter()
+        .map(|&fd| PollFd::new(fd, PollFlags::POLLIN))
+        .collect();
+    loop {
+        let left = deadline
+            .map(|at| TimeSpec::from_duration(at.saturating_duration_since(Instant::now())));
+        match ppoll(&mut polled, left, None) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+            Ok(_) => break,
+        }
+    }
+    let ready = |fd: &PollFd<'_>| fd.revents().is_none_or(|events| !events.is_empty());
+    Ok((0..fds.len()).filter(|&i| ready(&polled[i])).collect())
+}
+
+/// Whether the one descriptor is ready before `deadline`.
+pub(super) fn is_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, Errno> {
+    Ok(!readable(&[fd], deadline)?.is_empty())
+}
+
+/// Whether the other end of a socket is closed everywhere.
+pub(super) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let gone = PollFlags::POLLHUP;
+    ppoll(
+        &mut polled,
+        Some(TimeSpec::from_duration(Duration::ZERO)),
+        None,
+    )
+    .is_ok()
+        && polled[0]
+            .revents()
+            .is_some_and(|events| events.intersects(gone))
+}
+
+/// Waits until the other end of a socket is closed everywhere; false if `deadline` came first.
+pub(super) fn hung_up(socket: BorrowedFd<'_>, deadline: Option<Instant>) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    loop {
+        let left = deadline
+            .map(|at| TimeSpec::from_duration(at.saturating_duration_since(Instant::now())));
+        match ppoll(&mut polled, left, None) {
+            Err(Errno::EINTR) => {}
+            _ => return is_hung_up(socket),
+        }
+    }
+}
