@@ -1,1 +1,23 @@
-//! What the workspace's tests share.
+//! What the workspace's tests share: a process and a deadline for each test, a check that it left
+//! nothing behind, and the programs run as a person runs them.
+
+mod isolated;
+mod program;
+
+pub use isolated::{DEADLINE, isolated, isolated_for};
+pub use program::{Output, program, run};
+
+/// How much longer than usual the long tests run: the number in the environment variable `SOAK`,
+/// 1 if it is not set.
+///
+/// ```
+/// for _ in 0..100 * testkit::soak() {
+///     // one round
+/// }
+/// ```
+pub fn soak() -> u32 {
+    std::env::var("SOAK")
+        .ok()
+        .and_then(|times| times.parse().ok())
+        .unwrap_or(1)
+}

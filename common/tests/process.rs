@@ -1,0 +1,1 @@
+//! Processes: what they return, how they end, who they are.
