@@ -10,6 +10,7 @@ pub mod futex;
 pub mod panic;
 pub mod process;
 mod reactor;
+pub mod ring;
 pub mod shm;
 pub mod sync;
 

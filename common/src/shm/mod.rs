@@ -116,6 +116,9 @@ const HEADER: usize = size_of::<Header>();
 const STEP: usize = 1 << 20;
 
 impl Segment {
+    /// The bytes of a page that come before the user's.
+    pub(crate) const HEADER: usize = HEADER;
+
     /// Makes a segment of `bytes` bytes, all zero. Its memory is not there yet: see
     /// [`Segment::reserve`]. Sweeps what killed owners have left first.
     ///

@@ -2,5 +2,4 @@
 
 mod robust;
 
-#[allow(unused_imports)] // The ring is next.
 pub(crate) use robust::{LockError, RobustGuard, RobustMutex};

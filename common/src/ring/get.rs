@@ -1,0 +1,390 @@
+//! The get end.
+
+use super::layout::{FRAME, Frame, Kind, Place, REJECTED};
+use super::{Batch, GetError, Inner, PATIENCE, Ring, Stop};
+use crate::deadline::Deadline;
+use crate::sync::RobustGuard;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// Memory is set aside up to this size for a message that only claims to be so long.
+const TRUSTED: usize = 16 << 20;
+
+impl Ring {
+    /// Gets the oldest message into `out`, whose contents it replaces. Blocks while there is none.
+    ///
+    /// A message longer than the ring is received while it is sent: its get may go on beyond the
+    /// deadline as long as bytes come.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]; then nothing was got.
+    pub fn get(&self, out: &mut Vec<u8>, deadline: Deadline) -> Result<(), GetError> {
+        self.0.receive(deadline, |getter| {
+            out.clear();
+            let Some(next) = getter.message(out, deadline)? else {
+                return Ok(None);
+            };
+            getter.commit(next);
+            Ok(Some(()))
+        })
+    }
+
+    /// Gets up to `most` messages that are there, at least one, under one lock, and appends them
+    /// to `out`. Blocks while there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]; then nothing was got.
+    pub fn get_many(
+        &self,
+        out: &mut Batch,
+        most: usize,
+        deadline: Deadline,
+    ) -> Result<usize, GetError> {
+        self.0.receive(deadline, |getter| {
+            let got = getter.messages(out, most, deadline)?;
+            Ok((got > 0 || most == 0).then_some(got))
+        })
+    }
+
+    /// Shows the oldest message to `read`, in place where it is in one piece, and takes it out of
+    /// the ring afterwards. The get lock is held meanwhile: nobody else can get, and `read` must
+    /// not use this ring. If it panics the message stays.
+    ///
+    /// The bytes are shared memory: no process of this library changes them meanwhile, but one
+    /// that has gone mad might, so they are not to be trusted more than a file's.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]; then `read` has not been called.
+    pub fn get_in_place<R>(
+        &self,
+        deadline: Deadline,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, GetError> {
+        let mut read = Some(read);
+        let mut copy = Vec::new();
+        self.0.receive(deadline, |getter| {
+            if let Some((bytes, next)) = getter.in_place()? {
+                let result = read.take().map(|read| read(bytes));
+                getter.commit(next);
+                return Ok(result);
+            }
+            let Some(next) = getter.message(&mut copy, deadline)? else {
+                copy.clear();
+                return Ok(None);
+            };
+            let result = read.take().map(|read| read(&copy));
+            getter.commit(next);
+            Ok(result)
+        })
+    }
+}
+
+/// The get end while its lock is held.
+pub(super) struct Getter<'a> {
+    ring: &'a Inner,
+    pub(super) head: Place,
+    /// As last seen.
+    tail: Place,
+    /// Whether room was made since the lock was taken.
+    freed: bool,
+    _guard: RobustGuard<'a>,
+}
+
+impl Inner {
+    /// Takes the lock, lets `take` take, and waits and tries again if that gives `None`.
+    pub(super) fn receive<R>(
+        &self,
+        deadline: Deadline,
+        mut take: impl FnMut(&mut Getter<'_>) -> Result<Option<R>, Stop>,
+    ) -> Result<R, GetError> {
+        let mut slept = false;
+        loop {
+            let mut getter = self.lock_get(deadline)?;
+            let taken = take(&mut getter);
+            let (freed, rest) = (getter.freed, getter.tail != getter.head);
+            drop(getter);
+            if freed {
+                self.header().room.0.notify(1);
+            }
+            if slept && rest {
+                // A put of several may have woken this process alone.
+                self.header().news.0.0.notify(1);
+            }
+            if let Some(taken) = taken? {
+                return Ok(taken);
+            }
+            self.wait_for_news(deadline)?;
+            slept = true;
+        }
+    }
+
+    pub(super) fn lock_get(&self, deadline: Deadline) -> Result<Getter<'_>, Stop> {
+        let side = &self.header().get.0;
+        let guard = side
+            .mutex
+            .lock(deadline, &self.lock_spin, || self.recover_get())
+            .map_err(|error| Stop::lock(error, self.segment.name()))?;
+        super::step("get: locked");
+        Ok(Getter {
+            ring: self,
+            head: Place(self.header().head.0.load(Relaxed)),
+            tail: Place(side.tail.load(Relaxed)),
+            freed: false,
+            _guard: guard,
+        })
+    }
+
+    fn wait_for_news(&self, deadline: Deadline) -> Result<(), Stop> {
+        let news = &self.header().news.0;
+        let waited = self.wait(&news.0, &self.news_spin, deadline, || {
+            let tail = self.tail();
+            tail.position() != self.head().position() || tail.closed() || self.kicked()
+        });
+        let tail = self.tail();
+        if tail.closed() && tail.position() == self.head().position() {
+            return Err(Stop::Closed);
+        }
+        self.report_kick()?;
+        waited
+    }
+
+    fn kicked(&self) -> bool {
+        self.header().news.0.1.load(SeqCst) != self.kicks.load(Relaxed)
+    }
+
+    /// Reports each kick once.
+    fn report_kick(&self) -> Result<(), Stop> {
+        let now = self.header().news.0.1.load(SeqCst);
+        if self.kicks.swap(now, Relaxed) == now {
+            return Ok(());
+        }
+        // The wake may have been meant for a message, which somebody else shall have.
+        self.header().news.0.0.notify(1);
+        Err(Stop::Interrupted)
+    }
+}
+
+impl<'a> Getter<'a> {
+    /// Copies the oldest message behind what is in `out`. Gives the place behind it, to be
+    /// committed, or `None` if there is none.
+    pub(super) fn message(
+        &mut self,
+        out: &mut Vec<u8>,
+        deadline: Deadline,
+    ) -> Result<Option<Place>, Stop> {
+        while let Some(frame) = self.frame()? {
+            match frame.kind {
+                Kind::Whole => {
+                    self.ring.copy_out(self.payload(), frame.len, out);
+                    super::step("get: copied");
+                    return Ok(Some(self.head.advance(frame.units(), 1)));
+                }
+                Kind::First => {
+                    if let Some(next) = self.assemble(frame, out, deadline)? {
+                        return Ok(Some(next));
+                    }
+                }
+                // The rest of a message whose consumer died.
+                Kind::Last => self.commit(self.head.advance(frame.units(), 1)),
+                Kind::Middle | Kind::Pad => self.commit(self.head.advance(frame.units(), 0)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The one store that takes what lies before `next` out of the ring.
+    #[inline]
+    pub(super) fn commit(&mut self, next: Place) {
+        super::step("get: before the commit");
+        self.ring.header().head.0.store(next.0, SeqCst);
+        self.head = next;
+        self.freed = true;
+        super::step("get: committed");
+    }
+
+    fn messages(
+        &mut self,
+        out: &mut Batch,
+        most: usize,
+        deadline: Deadline,
+    ) -> Result<usize, Stop> {
+        let mut got = 0;
+        let committed = self.head;
+        while got < most {
+            if got > 0 && self.frame()?.is_none_or(|frame| frame.kind == Kind::First) {
+                // A long one has a get of its own: it may take its time.
+                break;
+            }
+            let start = out.bytes.len();
+            match self.message(&mut out.bytes, deadline) {
+                Ok(Some(next)) => {
+                    self.head = next;
+                    out.ends.push(out.bytes.len());
+                    got += 1;
+                }
+                Ok(None) => break,
+                Err(stop) => {
+                    out.bytes.truncate(start);
+                    if got == 0 {
+                        return Err(stop);
+                    }
+                    break;
+                }
+            }
+        }
+        if self.head != committed {
+            self.commit(self.head);
+        }
+        Ok(got)
+    }
+
+    /// The oldest message where it lies, if it is in one piece.
+    fn in_place(&mut self) -> Result<Option<(&'a [u8], Place)>, Stop> {
+        while let Some(frame) = self.frame()? {
+            match frame.kind {
+                Kind::Pad => self.commit(self.head.advance(frame.units(), 0)),
+                Kind::Whole => {
+                    let at = self.payload() & (self.ring.capacity - 1);
+                    if at + frame.len > self.ring.capacity {
+                        return Ok(None);
+                    }
+                    // SAFETY: inside the data, which is mapped and reserved as long as the ring
+                    // lives; nobody writes between head and tail while the get lock is held.
+                    let bytes = unsafe {
+                        std::slice::from_raw_parts(self.ring.data.as_ptr().add(at), frame.len)
+                    };
+                    return Ok(Some((bytes, self.head.advance(frame.units(), 1))));
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The frame at the head, checked; `None` if the ring is empty.
+    fn frame(&mut self) -> Result<Option<Frame>, Stop> {
+        let ring = self.ring;
+        if self.tail.position() == self.head.position() && !self.look() {
+            return Ok(None);
+        }
+        let waiting = self.tail.units_since(self.head);
+        if waiting > ring.units() {
+            return Err(ring.broken("there is more in it than it can hold"));
+        }
+        ring.reserve(self.head.position(), FRAME)?;
+        let at = ring.index(self.head.position());
+        // SAFETY: positions count in units, so the eight bytes are aligned and inside the data.
+        let bits = unsafe { ring.data.as_ptr().add(at).cast::<u64>().read_volatile() };
+        let frame = Frame::from_bits(bits).filter(|frame| frame.units() <= waiting);
+        let frame = frame.ok_or_else(|| ring.broken("a message has no valid header"))?;
+        if frame.kind != Kind::Pad {
+            ring.reserve(self.head.position(), FRAME + frame.len)?;
+        }
+        Ok(Some(frame))
+    }
+
+    /// Looks at the true tail; says whether there is something.
+    fn look(&mut self) -> bool {
+        let ring = self.ring;
+        self.tail = ring.tail().advance(0, 0);
+        ring.header().get.0.tail.store(self.tail.0, Relaxed);
+        ring.seen_waiting(self.tail.units_since(self.head).min(ring.units()));
+        self.tail.position() != self.head.position()
+    }
+
+    /// Where the payload of the frame at the head begins.
+    fn payload(&self) -> usize {
+        self.ring.index(self.head.position()) + FRAME
+    }
+
+    /// Receives a message longer than the ring, whose first fragment is `frame`. `None` if it is
+    /// not to be had: its producer or this consumer gave it up.
+    fn assemble(
+        &mut self,
+        first: Frame,
+        out: &mut Vec<u8>,
+        deadline: Deadline,
+    ) -> Result<Option<Place>, Stop> {
+        let start = out.len();
+        let total = self.total(first)?;
+        let (mut at, mut frame) = (size_of::<u64>(), first);
+        out.reserve(total.min(TRUSTED));
+        loop {
+            if frame.len < at || out.len() - start + frame.len - at > total {
+                return Err(self.ring.broken("a long message is not as long as it says"));
+            }
+            self.ring.copy_out(self.payload() + at, frame.len - at, out);
+            at = 0;
+            if frame.kind == Kind::Last {
+                return match out.len() - start == total {
+                    true => Ok(Some(self.head.advance(frame.units(), 1))),
+                    false => Err(self.ring.broken("a long message is not as long as it says")),
+                };
+            }
+            self.commit(self.head.advance(frame.units(), 0));
+            self.ring.header().room.0.notify(1);
+            frame = match self.fragment(deadline)? {
+                Some(next) if matches!(next.kind, Kind::Middle | Kind::Last) => next,
+                _ => {
+                    out.truncate(start);
+                    return Ok(None);
+                }
+            };
+        }
+    }
+
+    /// The whole length that the first fragment announces.
+    fn total(&self, first: Frame) -> Result<usize, Stop> {
+        let mut bytes = Vec::with_capacity(size_of::<u64>());
+        self.ring
+            .copy_out(self.payload(), size_of::<u64>().min(first.len), &mut bytes);
+        let total = bytes.try_into().map(u64::from_ne_bytes);
+        total
+            .ok()
+            .and_then(|total| usize::try_from(total).ok())
+            .ok_or_else(|| {
+                self.ring
+                    .broken("a long message says nothing of its length")
+            })
+    }
+
+    /// The next frame, waiting for it with the lock held: what is half received must be finished
+    /// first. `None` if the producer does not go on.
+    fn fragment(&mut self, deadline: Deadline) -> Result<Option<Frame>, Stop> {
+        let ring = self.ring;
+        let news = &ring.header().news.0;
+        loop {
+            if let Some(frame) = self.frame()? {
+                return Ok(Some(frame));
+            }
+            let seen = ring.tail();
+            if seen.closed() {
+                return Ok(None);
+            }
+            if seen.position() != self.head.position() {
+                continue;
+            }
+            let patience = match deadline {
+                Deadline::Never => Deadline::Never,
+                _ => Deadline::after(PATIENCE.max(deadline.remaining().unwrap_or_default())),
+            };
+            let waited = ring.wait(&news.0, &ring.news_spin, patience, || {
+                ring.tail() != seen || ring.kicked()
+            });
+            if (waited.is_err() || ring.kicked()) && self.reject(seen) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Tells the producer to start over, unless it has gone on meanwhile.
+    fn reject(&mut self, seen: Place) -> bool {
+        let tail = &self.ring.header().tail.0;
+        let rejected = tail.compare_exchange(seen.0, seen.0 | REJECTED, SeqCst, SeqCst);
+        // It may be asleep waiting for room.
+        self.ring.header().room.0.notify(u32::MAX);
+        rejected.is_ok()
+    }
+}

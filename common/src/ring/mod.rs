@@ -1,0 +1,426 @@
+//! A ring of messages in shared memory: many producers, many consumers, any processes.
+//!
+//! ```text
+//!   producers                       shared memory                        consumers
+//!   put lock -> copy the payload -> [ .. | msg | msg | msg | .. ] <- copy out <- get lock
+//!               one store to tail ------------------^     ^--------- one store to head
+//! ```
+//!
+//! **Crash safety.** A message is in the ring once one store to the tail has been done, and out
+//! of it once one store to the head has: a process that is killed leaves all of a message or
+//! nothing. The two locks are robust, and nothing but these stores has to be repaired.
+//!
+//! **Waiting.** Nobody sleeps holding a lock; exception: a message longer than the ring goes
+//! through it in fragments, and its producer holds the put lock until it is through, its consumer
+//! the get lock. If the producer dies or gives up half-way, the next frame in the ring is no
+//! continuation and the consumer drops what it has. If the consumer gives up (its deadline, and
+//! no new bytes for [`PATIENCE`]), it tells so through the tail, and the producer starts over: no
+//! message is lost.
+//!
+//! Sleepers look again every [`SLICE`] in case who should have woken them was killed just then.
+//!
+//! **Trust.** Every word that is read from the memory is checked before it is used.
+//!
+//! To copy: ring/, sync/robust.rs, shm/, futex.rs, deadline.rs.
+
+#![allow(unsafe_code)] // Copies in and out of the shared memory, at checked places.
+
+mod claims;
+mod error;
+mod get;
+mod layout;
+mod put;
+mod signal;
+
+pub use error::{Broken, GetError, PutError};
+pub use put::Batch;
+
+use crate::deadline::Deadline;
+use crate::futex::Spin;
+use crate::shm::{Segment, ShmError};
+use error::Stop;
+use layout::{CLOSED, Header, LARGEST, MAGIC, Place, SMALLEST, UNIT, WORDS};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
+
+/// How long a sleeper sleeps at most before it looks again.
+const SLICE: Duration = Duration::from_millis(500);
+/// How long the consumer of a message longer than the ring waits, beyond its own deadline, for
+/// its next bytes.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A handle on a ring. Cloning it or sending it to another process gives another handle.
+#[derive(Debug, Clone)]
+pub struct Ring(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    segment: Segment,
+    header: NonNull<Header>,
+    data: NonNull<u8>,
+    /// Before the data, in bytes.
+    data_offset: usize,
+    capacity: usize,
+    max_items: u32,
+    claims: usize,
+    /// Kicks that this handle has reported.
+    kicks: AtomicU32,
+    lock_spin: Spin,
+    news_spin: Spin,
+    room_spin: Spin,
+}
+
+// SAFETY: the pointers lead into the mapping that `segment` keeps; it belongs to the process, and
+// what is behind them is atomic or guarded by the mutexes.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+/// How a ring is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingConfig {
+    /// Bytes for messages and their frames (8 bytes each, rounded up to 16); rounded up to a
+    /// power of two. The memory is committed as it is first used.
+    pub capacity: usize,
+    /// At most so many messages at a time; `None` is no bound besides the bytes.
+    pub max_items: Option<u32>,
+    /// Slots for [`Ring::get_claiming`].
+    pub claims: usize,
+}
+
+impl Default for RingConfig {
+    /// 64 MiB, or a quarter of `/dev/shm` where that is less.
+    fn default() -> Self {
+        let shm = nix::sys::statvfs::statvfs("/dev/shm");
+        let quarter = shm.map_or(u64::MAX, |fs| fs.blocks() * fs.fragment_size() / 4);
+        let quarter = usize::try_from(quarter).unwrap_or(usize::MAX);
+        RingConfig {
+            capacity: quarter.clamp(1 << 16, 64 << 20),
+            max_items: None,
+            claims: 0,
+        }
+    }
+}
+
+/// What is in a ring, for a person to read: the parts are not of exactly one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingStats {
+    /// Messages waiting.
+    pub messages: usize,
+    /// Bytes they take, frames included.
+    pub bytes: usize,
+    /// Bytes there is room for.
+    pub capacity: usize,
+    /// The most bytes that were ever seen waiting.
+    pub high_water: usize,
+    /// Whether it has been closed.
+    pub closed: bool,
+}
+
+impl Ring {
+    /// Makes a ring in a segment of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Segment::create`].
+    pub fn create(config: RingConfig) -> Result<Ring, ShmError> {
+        let capacity = config.capacity.max(SMALLEST);
+        let capacity = Some(capacity)
+            .filter(|capacity| *capacity <= LARGEST)
+            .ok_or(ShmError::Size {
+                bytes: config.capacity as u64,
+            })?
+            .next_power_of_two();
+        let offset = layout::data_offset(config.claims, Segment::HEADER);
+        let segment = Segment::create(offset + capacity)?;
+        segment.reserve(offset)?;
+        let header = segment.at::<Header>(0)?;
+        let broken = |_| ShmError::Size { bytes: 0 };
+        header.put.0.mutex.init().map_err(broken)?;
+        header.get.0.mutex.init().map_err(broken)?;
+        header.capacity.store(capacity as u64, Relaxed);
+        let max_items = config.max_items.unwrap_or(0);
+        header.max_items.store(max_items, Relaxed);
+        let claims = u32::try_from(config.claims).unwrap_or(u32::MAX);
+        header.claims.store(claims, Relaxed);
+        header.magic.store(MAGIC, SeqCst);
+        Ring::attach(segment)
+    }
+
+    /// Takes a segment for a ring.
+    ///
+    /// # Errors
+    ///
+    /// [`ShmError::Invalid`] if it is none of this version of this library.
+    pub fn attach(segment: Segment) -> Result<Ring, ShmError> {
+        let invalid = |reason: &str| ShmError::Invalid {
+            name: segment.name().into(),
+            reason: reason.into(),
+        };
+        if segment.len() < size_of::<Header>() {
+            return Err(invalid("it is too small for a ring"));
+        }
+        let header = segment.at::<Header>(0)?;
+        if header.magic.load(SeqCst) != MAGIC {
+            return Err(invalid("it is no ring of this version of the library"));
+        }
+        let capacity = usize::try_from(header.capacity.load(Relaxed)).unwrap_or(usize::MAX);
+        let claims = header.claims.load(Relaxed) as usize;
+        let data_offset = layout::data_offset(claims, Segment::HEADER);
+        let sized = (SMALLEST..=LARGEST).contains(&capacity)
+            && capacity.is_power_of_two()
+            && data_offset.checked_add(capacity) == Some(segment.len());
+        if !sized {
+            return Err(invalid("its size does not fit its header"));
+        }
+        segment.reserve(data_offset)?;
+        // SAFETY: the data begin inside the segment, as was just checked.
+        let data = unsafe { segment.start().add(data_offset) };
+        let inner = Inner {
+            header: NonNull::from(header),
+            data: NonNull::new(data).ok_or_else(|| invalid("it is mapped at address zero"))?,
+            data_offset,
+            capacity,
+            max_items: header.max_items.load(Relaxed),
+            claims,
+            kicks: AtomicU32::new(header.news.0.1.load(SeqCst)),
+            lock_spin: Spin::new(),
+            news_spin: Spin::new(),
+            room_spin: Spin::new(),
+            segment,
+        };
+        Ok(Ring(Arc::new(inner)))
+    }
+
+    /// The segment's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.segment.name()
+    }
+
+    /// The segment, for who wants to unlink it early.
+    #[must_use]
+    pub fn segment(&self) -> &Segment {
+        &self.0.segment
+    }
+
+    /// Messages waiting.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.waiting().0
+    }
+
+    /// Whether no message is waiting.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a message of `len` bytes would have to wait for room.
+    #[must_use]
+    pub fn is_full(&self, len: usize) -> bool {
+        let units = layout::units(len).min(self.0.units());
+        !self.0.fits(units, 1)
+    }
+
+    /// What is in the ring, for a person.
+    #[must_use]
+    pub fn stats(&self) -> RingStats {
+        let (messages, bytes) = self.0.waiting();
+        let seen = self.0.header().high_water.0.load(Relaxed);
+        RingStats {
+            messages,
+            bytes,
+            capacity: self.0.capacity,
+            high_water: usize::try_from(seen).unwrap_or(usize::MAX).max(bytes),
+            closed: self.is_closed(),
+        }
+    }
+
+    /// Closes it for every holder: puts fail, gets drain what is there and then fail. Never waits,
+    /// and does nothing the second time.
+    pub fn close(&self) {
+        let header = self.0.header();
+        header.tail.0.fetch_or(CLOSED, SeqCst);
+        header.news.0.0.wake(u32::MAX);
+        header.room.0.wake(u32::MAX);
+    }
+
+    /// Whether it has been closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.tail().closed()
+    }
+
+    /// Makes the gets that wait now, and the next one of each handle that does not, return
+    /// [`GetError::Interrupted`]. May be called from a signal handler.
+    pub fn kick(&self) {
+        let header = self.0.header();
+        header.news.0.1.fetch_add(1, SeqCst);
+        header.news.0.0.wake(u32::MAX);
+    }
+
+    /// Words of shared memory, zero at first, for what stands on the ring.
+    #[must_use]
+    pub(crate) fn words(&self) -> &[AtomicU64; WORDS] {
+        &self.0.header().words.0
+    }
+}
+
+impl Inner {
+    fn header(&self) -> &Header {
+        // SAFETY: made from a reference to the same place in `attach`; `segment` keeps it mapped.
+        unsafe { self.header.as_ref() }
+    }
+
+    fn tail(&self) -> Place {
+        Place(self.header().tail.0.load(SeqCst))
+    }
+
+    fn head(&self) -> Place {
+        Place(self.header().head.0.load(SeqCst))
+    }
+
+    /// The capacity in units.
+    fn units(&self) -> u32 {
+        (self.capacity / UNIT) as u32
+    }
+
+    fn broken(&self, reason: &str) -> Stop {
+        Stop::Broken(Broken {
+            name: self.segment.name().into(),
+            reason: reason.into(),
+        })
+    }
+
+    /// Messages and bytes between head and tail, no more than there can be.
+    fn waiting(&self) -> (usize, usize) {
+        // The head first: it cannot overtake the tail that is read after it.
+        let head = self.head();
+        let tail = self.tail();
+        let units = tail.units_since(head).min(self.units());
+        let messages = tail.messages_since(head).min(units);
+        (messages as usize, units as usize * UNIT)
+    }
+
+    fn fits(&self, units: u32, messages: u32) -> bool {
+        let (head, tail) = (self.head(), self.tail());
+        self.fits_between(head, tail, units, messages)
+    }
+
+    fn fits_between(&self, head: Place, tail: Place, units: u32, messages: u32) -> bool {
+        let used = tail.units_since(head);
+        let waiting = tail.messages_since(head);
+        u64::from(used) + u64::from(units) <= u64::from(self.units())
+            && (self.max_items == 0
+                || u64::from(waiting) + u64::from(messages) <= u64::from(self.max_items))
+    }
+
+    /// Where a position is in the data, in bytes.
+    fn index(&self, position: u32) -> usize {
+        (position as usize * UNIT) & (self.capacity - 1)
+    }
+
+    /// Copies into the ring from byte `at` on (any number; it is taken modulo the capacity).
+    fn copy_in(&self, at: usize, bytes: &[u8]) {
+        let at = at & (self.capacity - 1);
+        let (first, second) = bytes.split_at(bytes.len().min(self.capacity - at));
+        // SAFETY: both parts lie inside the data: the first ends at its end at the latest, and
+        // the callers have checked that the whole is no longer than the capacity. The memory is
+        // reserved, and the put lock keeps other writers out.
+        unsafe {
+            let data = self.data.as_ptr();
+            ptr::copy_nonoverlapping(first.as_ptr(), data.add(at), first.len());
+            ptr::copy_nonoverlapping(second.as_ptr(), data, second.len());
+        }
+    }
+
+    /// Appends `len` bytes of the ring from byte `at` on to `out`.
+    fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>) {
+        let at = at & (self.capacity - 1);
+        let first = len.min(self.capacity - at);
+        out.reserve(len);
+        // SAFETY: `out` has room for `len` more bytes, and both parts lie inside the data (the
+        // callers have checked that `len` is at most the capacity). Should a process that has
+        // gone mad write there now, the bytes are garbage, which the decoder refuses.
+        unsafe {
+            let (data, end) = (self.data.as_ptr(), out.as_mut_ptr().add(out.len()));
+            ptr::copy_nonoverlapping(data.add(at), end, first);
+            ptr::copy_nonoverlapping(data, end.add(first), len - first);
+            out.set_len(out.len() + len);
+        }
+    }
+
+    /// Makes sure that there is memory behind `bytes` bytes from position `position` on.
+    #[inline]
+    fn reserve(&self, position: u32, bytes: usize) -> Result<(), ShmError> {
+        let end = self.index(position) + bytes;
+        self.segment
+            .reserve(self.data_offset + end.min(self.capacity))
+    }
+
+    fn seen_waiting(&self, units: u32) {
+        let (bytes, mark) = (u64::from(units) * UNIT as u64, &self.header().high_water.0);
+        if bytes > mark.load(Relaxed) {
+            mark.fetch_max(bytes, Relaxed);
+        }
+    }
+
+    /// Spins and then sleeps until `ready`, at most until `deadline`.
+    fn wait(
+        &self,
+        signal: &signal::Signal,
+        spin: &Spin,
+        deadline: Deadline,
+        ready: impl Fn() -> bool,
+    ) -> Result<(), Stop> {
+        if deadline == Deadline::Now {
+            return Err(Stop::Deadline);
+        }
+        if spin.until(&ready) {
+            return Ok(());
+        }
+        loop {
+            let ticket = signal.prepare();
+            if ready() {
+                return Ok(());
+            }
+            let time = deadline.at_most(SLICE);
+            if time.is_zero() {
+                return Err(Stop::Deadline);
+            }
+            signal.sleep(ticket, time);
+            if ready() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Serialize for Ring {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.segment.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ring {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let segment = Segment::deserialize(deserializer)?;
+        Ring::attach(segment).map_err(de::Error::custom)
+    }
+}
+
+/// Where a test may kill the process.
+#[cfg(not(test))]
+#[inline]
+fn step(_: &'static str) {}
+
+#[cfg(test)]
+use tests::step;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! Waking those who sleep, and costing nothing while nobody does.
+//!
+//! ```text
+//!   sleeper                                  waker
+//!   ticket = prepare()   (sets WAITING)      change the state
+//!   look at the state again                  notify(): nothing to do unless WAITING
+//!   sleep(ticket)                              bump the word, wake, clear WAITING if all woke
+//! ```
+//!
+//! Every sleeper changes the word, so that a waker clears WAITING only if nobody has come since
+//! its wake. A count of sleepers would be simpler, but one who is killed would be counted for
+//! ever; WAITING is cleared by the next wake that finds nobody.
+
+use crate::futex;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::Duration;
+
+#[repr(C)]
+pub(super) struct Signal(AtomicU32);
+
+const WAITING: u32 = 1;
+const STEP: u32 = 2;
+
+impl Signal {
+    /// Announces a sleeper. The caller looks once more at what it waits for, then sleeps.
+    pub(super) fn prepare(&self) -> u32 {
+        let mut old = self.0.load(SeqCst);
+        loop {
+            let new = old.wrapping_add(STEP) | WAITING;
+            match self.0.compare_exchange(old, new, SeqCst, SeqCst) {
+                Ok(_) => return new,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Sleeps until somebody notifies, or `timeout` is over, or for no reason at all.
+    pub(super) fn sleep(&self, ticket: u32, timeout: Duration) {
+        futex::wait(&self.0, ticket, Some(timeout));
+    }
+
+    /// Wakes up to `count` sleepers, after a change they may wait for. The change must be
+    /// sequentially consistent: either this sees the sleeper or the sleeper sees the change.
+    #[inline]
+    pub(super) fn notify(&self, count: u32) {
+        if self.0.load(SeqCst) & WAITING != 0 {
+            self.wake(count);
+        }
+    }
+
+    #[cold]
+    pub(super) fn wake(&self, count: u32) {
+        let bumped = self.0.fetch_add(STEP, SeqCst).wrapping_add(STEP);
+        if futex::wake(&self.0, count) < count {
+            let _ = self
+                .0
+                .compare_exchange(bumped, bumped & !WAITING, SeqCst, SeqCst);
+        }
+    }
+}
