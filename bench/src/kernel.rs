@@ -1,0 +1,203 @@
+//! The bare system calls that our figures are compared with, and plain forked peers.
+
+#![allow(unsafe_code)] // That is what system calls are.
+
+use std::ffi::CString;
+use std::io;
+use std::ops::Deref;
+use std::ptr::null_mut;
+use std::sync::atomic::AtomicU32;
+
+/// The argument that makes this program exit at once.
+const EXIT: &str = "exit-at-once";
+
+unsafe extern "C" {
+    static environ: *const *mut libc::c_char;
+}
+
+/// Exits if this process was started by [`posix_spawn_self`].
+pub fn exit_if_asked() {
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == EXIT) {
+        // SAFETY: `_exit` has no preconditions.
+        unsafe { libc::_exit(0) }
+    }
+}
+
+/// Starts this program once more, to exit as soon as it reaches `main`, and waits for it.
+pub fn posix_spawn_self() -> io::Result<()> {
+    let exe = CString::from(c"/proc/self/exe");
+    let exit = CString::new(EXIT)?;
+    let argv = [
+        exe.as_ptr().cast_mut(),
+        exit.as_ptr().cast_mut(),
+        null_mut(),
+    ];
+    let mut pid = 0;
+    // SAFETY: the path and the arguments are NUL-terminated strings that outlive the call, the
+    // list ends with a null pointer, and nobody changes the environment meanwhile.
+    let error = unsafe {
+        let none = (std::ptr::null(), std::ptr::null());
+        libc::posix_spawn(
+            &raw mut pid,
+            exe.as_ptr(),
+            none.0,
+            none.1,
+            argv.as_ptr(),
+            environ,
+        )
+    };
+    match error {
+        0 => wait(pid),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Forks; the child exits at once; waits for it.
+pub fn fork_exit() -> io::Result<()> {
+    // SAFETY: the child calls nothing but `_exit`, which is allowed after any fork.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: as above.
+        0 => unsafe { libc::_exit(0) },
+        pid => wait(pid),
+    }
+}
+
+fn wait(pid: libc::pid_t) -> io::Result<()> {
+    // SAFETY: no status is asked for, so there is nothing to write to.
+    match unsafe { libc::waitpid(pid, null_mut(), 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// A forked child, killed and reaped when this is dropped.
+pub struct Child(libc::pid_t);
+
+/// Runs `body` in a forked child. For peers that have no way of their own to start a process.
+///
+/// # Errors
+///
+/// Those of fork(2), and if this process has more than one thread.
+pub fn fork(body: impl FnOnce()) -> io::Result<Child> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other(
+            "a process with threads cannot fork a peer",
+        ));
+    }
+    // SAFETY: there is only this thread, so the child may run anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: prctl with these arguments and `_exit` have no preconditions. The parent's
+            // only thread is the one whose end sends the signal.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+            // SAFETY: as above.
+            unsafe { libc::_exit(0) }
+        }
+        pid => Ok(Child(pid)),
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // SAFETY: kill has no preconditions, and the pid is ours until it is waited for.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+        let _ = wait(self.0);
+    }
+}
+
+/// Memory, shared with children forked later. Never unmapped: a side keeps it while it runs.
+pub struct Shared<T: 'static>(&'static T);
+
+impl<T: Default> Shared<T> {
+    /// Maps memory and puts the default value there.
+    ///
+    /// # Errors
+    ///
+    /// Those of mmap(2).
+    pub fn new() -> io::Result<Shared<T>> {
+        let place: *mut T = map(size_of::<T>(), libc::MAP_SHARED)?.cast();
+        // SAFETY: the place is mapped, large enough, aligned to a page, and nobody else's.
+        unsafe { place.write(T::default()) };
+        // SAFETY: as above, and it stays mapped for good.
+        Ok(Shared(unsafe { &*place }))
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0
+    }
+}
+
+fn map(bytes: usize, kind: libc::c_int) -> io::Result<*mut libc::c_void> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping, wherever the kernel likes.
+    match unsafe { libc::mmap(null_mut(), bytes, access, kind | libc::MAP_ANONYMOUS, -1, 0) } {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        place => Ok(place),
+    }
+}
+
+/// Sleeps while `word` holds `value`. May return for no reason.
+pub fn futex_wait(word: &AtomicU32, value: u32) {
+    let timeout = std::ptr::null::<libc::timespec>();
+    // SAFETY: the word is valid memory for the whole call; no timeout.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            value,
+            timeout,
+        )
+    };
+}
+
+/// Wakes one that sleeps on `word`.
+pub fn futex_wake(word: &AtomicU32) {
+    // SAFETY: the word is valid memory for the whole call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+}
+
+/// Makes this process as large and as threaded as a real one may be: so many bytes touched, in
+/// pages of 4 KiB, and so many threads that sleep.
+///
+/// # Errors
+///
+/// Those of mmap(2).
+pub fn grow(bytes: usize, threads: usize) -> io::Result<()> {
+    let place = map(bytes, libc::MAP_PRIVATE)?;
+    // SAFETY: the range was just mapped.
+    unsafe { libc::madvise(place, bytes, libc::MADV_NOHUGEPAGE) };
+    for offset in (0..bytes).step_by(4096) {
+        // SAFETY: inside the mapping, which is nobody else's.
+        unsafe { place.cast::<u8>().add(offset).write_volatile(1) };
+    }
+    for _ in 0..threads {
+        std::thread::spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_holds_its_value() {
+        let word = Shared::<AtomicU32>::new().unwrap();
+        word.store(7, std::sync::atomic::Ordering::Relaxed);
+        futex_wait(&word, 8);
+        futex_wake(&word);
+        assert_eq!(word.load(std::sync::atomic::Ordering::Relaxed), 7);
+    }
+}

@@ -1,0 +1,33 @@
+//! One file for each work, or two that differ in a number.
+
+use crate::harness::Work;
+
+mod apply_rtt;
+mod map_big;
+mod map_cpu;
+mod map_small;
+mod pool_life;
+mod pool_tasks;
+mod queue_2x2;
+mod queue_big;
+mod queue_rtt;
+mod queue_small;
+mod start_join;
+
+/// All works, in the order in which `all` runs them.
+pub const ALL: &[&Work] = &[
+    &start_join::WORK,
+    &queue_small::WORK,
+    &queue_2x2::WORK,
+    &queue_big::WORK,
+    &queue_rtt::HOT,
+    &queue_rtt::IDLE,
+    &apply_rtt::WORK,
+    &map_small::CHUNKED,
+    &map_small::CHUNK_1,
+    &map_cpu::EVEN,
+    &map_cpu::UNEVEN,
+    &map_big::WORK,
+    &pool_life::CREATE,
+    &pool_life::IDLE,
+];

@@ -1,0 +1,64 @@
+//! What a pool costs when it does nothing: to be made, and to be there.
+
+use super::pool_tasks::nothing;
+use crate::harness::time::seconds;
+use crate::harness::{Account, Better, Must, Repetition, Side, Skip, Work};
+
+/// Made, used once and dropped.
+pub const CREATE: Work = Work {
+    name: "pool_create",
+    what: "a pool of 4 is made, given one task, and dropped",
+    metric: "latency",
+    unit: "ms",
+    better: Better::Lower,
+    reps: 9,
+    account: Account::No,
+    sides: &[
+        Side::python(
+            "py:mp.Pool(fork)",
+            "terminate, join",
+            "pools.py",
+            &["create", "mp"],
+        ),
+        Side::python(
+            "py:mp.Pool(spawn)",
+            "terminate, join",
+            "pools.py",
+            &["create", "mp_spawn"],
+        ),
+        Side::rust("rust:procspawn::Pool", "shutdown", procspawn_create),
+    ],
+    musts: CREATE_MUSTS,
+};
+
+/// Idle for ten seconds.
+pub const IDLE: Work = Work {
+    name: "pool_idle",
+    what: "a pool of 2 that has been used once does nothing for 10 s: user + system time",
+    metric: "cpu",
+    unit: "ms",
+    better: Better::Lower,
+    reps: 1,
+    account: Account::Figure,
+    sides: &[Side::python(
+        "py:mp.Pool",
+        "parent and workers",
+        "pools.py",
+        &["idle", "mp"],
+    )],
+    musts: IDLE_MUSTS,
+};
+
+const CREATE_MUSTS: &[Must] = &[];
+
+const IDLE_MUSTS: &[Must] = &[];
+
+fn procspawn_create() -> Result<Repetition, Skip> {
+    let all = || {
+        let pool = procspawn::Pool::new(4)?;
+        pool.spawn((), |()| nothing()).join()?;
+        pool.shutdown();
+        Ok(())
+    };
+    Ok(seconds(all, |seconds| seconds * 1e3))
+}

@@ -1,0 +1,156 @@
+//! A small message there and another back: hot, and with both sides asleep in between.
+
+use crate::harness::time::mean_us;
+use crate::harness::{Account, Better, Failed, Must, Reading, Repetition, Side, Skip, Work, stat};
+use crate::kernel::{self, Shared};
+use ipc_channel::ipc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// One after the other, as fast as it goes.
+pub const HOT: Work = Work {
+    name: "queue_rtt",
+    what: "16 bytes to another process and back, one after the other",
+    metric: "latency",
+    unit: "us",
+    better: Better::Lower,
+    reps: 9,
+    account: Account::No,
+    sides: &[
+        Side::rust(
+            "rust:ipc-channel(typed)",
+            "two channels, 2,000 rounds",
+            || hot(ipc_echo()?),
+        ),
+        Side::python(
+            "py:mp.Queue",
+            "two queues, 1,000 rounds",
+            "mp_queue.py",
+            &["rtt"],
+        ),
+        Side::rust("limit:futex", "blocking at once, 5,000 rounds", || {
+            hot(futex_echo()?)
+        }),
+    ],
+    musts: HOT_MUSTS,
+};
+
+/// With 10 ms of sleep before each.
+pub const IDLE: Work = Work {
+    name: "queue_rtt_idle",
+    what: "16 bytes to another process and back, both idle for 10 ms before (median of 50)",
+    metric: "latency",
+    unit: "us",
+    better: Better::Lower,
+    reps: 5,
+    account: Account::Beside,
+    sides: &[
+        Side::rust("rust:ipc-channel(typed)", "two channels", || {
+            idle(ipc_echo()?)
+        }),
+        Side::python("py:mp.Queue", "two queues", "mp_queue.py", &["rtt_idle"]),
+        Side::rust("limit:futex", "blocking at once", || idle(futex_echo()?)),
+    ],
+    musts: IDLE_MUSTS,
+};
+
+const HOT_MUSTS: &[Must] = &[];
+
+const IDLE_MUSTS: &[Must] = &[];
+
+/// One round trip, and how many of them take about 50 ms.
+struct Echo {
+    once: Box<dyn FnMut() -> Result<(), Failed>>,
+    rounds: usize,
+}
+
+impl Echo {
+    fn new(rounds: usize, once: impl FnMut() -> Result<(), Failed> + 'static) -> Echo {
+        let once = Box::new(once);
+        Echo { once, rounds }
+    }
+}
+
+fn hot(mut echo: Echo) -> Result<Repetition, Skip> {
+    Ok(mean_us(echo.rounds, move || {
+        (0..echo.rounds).try_for_each(|_| (echo.once)())
+    }))
+}
+
+fn idle(mut echo: Echo) -> Result<Repetition, Skip> {
+    Ok(Box::new(move || {
+        let mut samples = Vec::new();
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(10));
+            let start = Instant::now();
+            (echo.once)()?;
+            samples.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok(Reading::from(stat::median(&samples)))
+    }))
+}
+
+fn ipc_echo() -> Result<Echo, Skip> {
+    let (there, arrivals) = ipc::channel::<(u64, u64)>()?;
+    let (back, answers) = ipc::channel::<(u64, u64)>()?;
+    let child = kernel::fork(move || {
+        while let Ok(message) = arrivals.recv() {
+            back.send(message).expect("the other side lives");
+        }
+    })?;
+    Ok(Echo::new(2_000, move || {
+        let _ = &child;
+        there.send((1, 2))?;
+        assert_eq!(answers.recv()?, (1, 2));
+        Ok(())
+    }))
+}
+
+/// A letter box each way: the message, and a word that counts them.
+#[derive(Default)]
+struct LetterBoxes {
+    there: LetterBox,
+    back: LetterBox,
+}
+
+#[derive(Default)]
+#[repr(align(128))]
+struct LetterBox {
+    count: AtomicU32,
+    message: [AtomicU64; 2],
+}
+
+impl LetterBox {
+    fn put(&self, count: u32) {
+        self.message
+            .iter()
+            .for_each(|word| word.store(u64::from(count), Ordering::Relaxed));
+        self.count.store(count, Ordering::Release);
+        kernel::futex_wake(&self.count);
+    }
+
+    fn get(&self, count: u32) -> u64 {
+        while self.count.load(Ordering::Acquire) != count {
+            kernel::futex_wait(&self.count, count.wrapping_sub(1));
+        }
+        self.message[1].load(Ordering::Relaxed)
+    }
+}
+
+fn futex_echo() -> Result<Echo, Skip> {
+    let boxes = Shared::<LetterBoxes>::new()?;
+    let child = kernel::fork(|| {
+        for count in 1.. {
+            boxes.there.get(count);
+            boxes.back.put(count);
+        }
+    })?;
+    let mut count = 0;
+    Ok(Echo::new(5_000, move || {
+        let _ = &child;
+        count += 1;
+        boxes.there.put(count);
+        assert_eq!(boxes.back.get(count), u64::from(count));
+        Ok(())
+    }))
+}
