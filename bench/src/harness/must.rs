@@ -13,6 +13,7 @@ pub struct Must {
 }
 
 /// Something that can be checked.
+#[allow(dead_code)] // Until the works that need them are in.
 pub enum Check {
     /// `ours` is at least `times` times better than `than`: faster, or more a second.
     Better {

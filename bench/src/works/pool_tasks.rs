@@ -43,7 +43,7 @@ where
         if flying.len() == window {
             flying
                 .pop_front()
-                .map_or(Ok(()), |mut h: procspawn::JoinHandle<R>| {
+                .map_or(Ok(()), |h: procspawn::JoinHandle<R>| {
                     h.join().map(&mut take)
                 })?;
         }
@@ -51,5 +51,5 @@ where
     }
     flying
         .into_iter()
-        .try_for_each(|mut handle| handle.join().map(&mut take))
+        .try_for_each(|handle| handle.join().map(&mut take))
 }

@@ -3,6 +3,7 @@
 use crate::harness::time::each_us;
 use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
 use crate::kernel;
+use common::process::{self, Process, StartMethod};
 
 /// See the module.
 pub const WORK: Work = Work {
@@ -18,6 +19,27 @@ pub const WORK: Work = Work {
 };
 
 const SIDES: &[Side] = &[
+    Side::rust("ours:spawn", "Process::spawn, unit result", || {
+        ours(StartMethod::Spawn)
+    }),
+    Side::rust(
+        "ours:spawn,1GiB",
+        "the same with 1 GiB touched and 8 threads",
+        spawn_large,
+    ),
+    Side::rust("ours:forkserver", "StartMethod::ForkServer", || {
+        ours(StartMethod::ForkServer)
+    }),
+    Side::rust(
+        "ours:forkserver,1GiB",
+        "with 1 GiB touched and 8 threads",
+        forkserver_large,
+    ),
+    Side::rust(
+        "ours:fork(closure)",
+        "process::fork, a process of one thread",
+        fork_closure,
+    ),
     Side::rust(
         "limit:posix_spawn(self)",
         "this program, exiting at the top of main",
@@ -50,9 +72,53 @@ const SIDES: &[Side] = &[
     ),
 ];
 
-const MUSTS: &[Must] = &[];
+const MUSTS: &[Must] = &[
+    Must {
+        text: "spawn at most 1.15 x posix_spawn of the same binary exiting at once",
+        any: &[at_most("ours:spawn", "limit:posix_spawn(self)", 1.15)],
+    },
+    Must {
+        text: "ForkServer at most 2.5 x a bare fork of a tiny process",
+        any: &[at_most("ours:forkserver", "limit:fork", 2.5)],
+    },
+    Must {
+        text: "the same when the caller has 1 GiB touched and 8 threads",
+        any: &[at_most("ours:forkserver,1GiB", "limit:fork", 2.5)],
+    },
+    Must {
+        text: "fork(closure) at most 1.3 x a bare fork",
+        any: &[at_most("ours:fork(closure)", "limit:fork", 1.3)],
+    },
+];
+
+const fn at_most(ours: &'static str, of: &'static str, times: f64) -> Check {
+    Check::AtMostTimes { ours, of, times }
+}
 
 const GIB: usize = 1 << 30;
+
+fn nothing() {}
+
+fn ours(method: StartMethod) -> Result<Repetition, Skip> {
+    Ok(each_us(20, move || {
+        let builder = Process::<()>::builder().start_method(method);
+        Ok(builder.spawn(nothing, ())?.join()?)
+    }))
+}
+
+fn spawn_large() -> Result<Repetition, Skip> {
+    kernel::grow(GIB, 8)?;
+    ours(StartMethod::Spawn)
+}
+
+fn forkserver_large() -> Result<Repetition, Skip> {
+    kernel::grow(GIB, 8)?;
+    ours(StartMethod::ForkServer)
+}
+
+fn fork_closure() -> Result<Repetition, Skip> {
+    Ok(each_us(20, || Ok(process::fork(|| ())?.join()?)))
+}
 
 fn spawn_self() -> Result<Repetition, Skip> {
     Ok(each_us(20, || Ok(kernel::posix_spawn_self()?)))
