@@ -9,6 +9,7 @@ pub mod function;
 pub mod futex;
 pub mod panic;
 pub mod process;
+pub mod queue;
 mod reactor;
 pub mod ring;
 pub mod shm;

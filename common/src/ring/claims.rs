@@ -3,7 +3,7 @@
 //! ```text
 //!   worker, under the get lock             recovery, by who gets the lock after a dead worker
 //!   claimant = slot, with the head         claimant set and the head still the same?
-//!   claims[slot] = id                        then nothing was taken: claims[slot] = none
+//!   claims[slot] = id                        then nothing was taken: claims[slot] as before
 //!   head = next   <- taken from here on
 //!   claimant = none
 //! ```
@@ -15,7 +15,7 @@ use super::layout::Header;
 use super::{GetError, Inner, Ring};
 use crate::deadline::Deadline;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
 /// No claim.
 const NONE: u64 = 0;
@@ -39,14 +39,27 @@ impl Ring {
         deadline: Deadline,
         id: impl Fn(&[u8]) -> u64,
     ) -> Result<(), GetError> {
+        self.get_changing(slot, out, deadline, |bytes, _| id(bytes))
+    }
+
+    /// As [`Ring::get_claiming`], with the slot's old value given to `change`.
+    pub(crate) fn get_changing(
+        &self,
+        slot: usize,
+        out: &mut Vec<u8>,
+        deadline: Deadline,
+        change: impl Fn(&[u8], u64) -> u64,
+    ) -> Result<(), GetError> {
         let claim = self.0.slot(slot);
         self.0.receive(deadline, |getter| {
             out.clear();
             let Some(next) = getter.message(out, deadline)? else {
                 return Ok(None);
             };
-            let id = id(out);
+            let before = claim.load(SeqCst);
+            let id = change(out, before);
             let side = &self.0.header().get.0;
+            side.claim_before.store(before, SeqCst);
             side.claim_head.store(getter.head.0, SeqCst);
             side.claimant.store(slot as u64 + 1, SeqCst);
             super::step("get: claiming");
@@ -94,11 +107,12 @@ impl Inner {
         let taken = side.claim_head.load(SeqCst) != self.header().head.0.load(SeqCst);
         let slot = usize::try_from(claimant).unwrap_or(0);
         if !taken && (1..=self.claims).contains(&slot) {
-            self.slot(slot - 1).store(NONE, Relaxed);
+            let before = side.claim_before.load(SeqCst);
+            self.slot(slot - 1).store(before, SeqCst);
         }
     }
 
-    fn slot(&self, slot: usize) -> &AtomicU64 {
+    pub(super) fn slot(&self, slot: usize) -> &AtomicU64 {
         assert!(
             slot < self.claims,
             "the ring was made with {} claims: there is no slot {slot}",

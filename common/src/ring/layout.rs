@@ -44,6 +44,8 @@ pub(super) struct Header {
     pub(super) room: Line<Signal>,
     pub(super) high_water: Line<AtomicU64>,
     pub(super) words: Line<[AtomicU64; WORDS]>,
+    /// For what stands on the ring.
+    pub(super) user: Line<Signal>,
 }
 
 // SAFETY: atomics, and mutexes that check themselves; valid whatever their bits.
@@ -66,6 +68,8 @@ pub(super) struct GetSide {
     /// One more than the claim that is being made, and the head as long as it is not made.
     pub(super) claimant: AtomicU64,
     pub(super) claim_head: AtomicU64,
+    /// What the claim was before.
+    pub(super) claim_before: AtomicU64,
 }
 
 /// The bytes before the data: the header and the claims, so that the data begin on a page.

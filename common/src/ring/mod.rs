@@ -269,6 +269,37 @@ impl Ring {
     pub(crate) fn words(&self) -> &[AtomicU64; WORDS] {
         &self.0.header().words.0
     }
+
+    /// The word in slot `slot` of the claims, for tables kept there.
+    pub(crate) fn slot(&self, slot: usize) -> &AtomicU64 {
+        self.0.slot(slot)
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> usize {
+        self.0.claims
+    }
+
+    /// Messages put so far, modulo 2^30.
+    pub(crate) fn put_count(&self) -> u32 {
+        self.0.tail().messages_since(Place(0))
+    }
+
+    /// Wakes those in [`Ring::wait_for_change`].
+    pub(crate) fn announce_change(&self) {
+        self.0.header().user.0.notify(u32::MAX);
+    }
+
+    /// Waits until `ready`, looking again after each [`Ring::announce_change`] and now and then.
+    /// Says whether it was ready before the deadline.
+    pub(crate) fn wait_for_change(&self, deadline: Deadline, ready: impl Fn() -> bool) -> bool {
+        let inner = &self.0;
+        let signal = &inner.header().user.0;
+        ready()
+            || inner
+                .wait(signal, &inner.room_spin, deadline, ready)
+                .is_ok()
+    }
 }
 
 impl Inner {
