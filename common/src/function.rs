@@ -162,6 +162,16 @@ impl EntryRef {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn parts(self) -> (i64, u64) {
+        (self.offset, self.hash)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_parts(offset: i64, hash: u64) -> Self {
+        EntryRef { offset, hash }
+    }
+
     /// The function there, after every check.
     ///
     /// # Errors
@@ -273,6 +283,12 @@ static ANCHOR: Entry<Nothing> = Entry::new::<()>(Nothing(|| ()));
 
 fn anchor() -> usize {
     (&raw const ANCHOR).expose_provenance()
+}
+
+/// Tells this copy of the library from another in the same program (another version, or the one
+/// that its own tests are built into): where in the executable it is.
+pub(crate) fn library_id() -> usize {
+    anchor().wrapping_sub(image().start)
 }
 
 /// A `TypeId` hashes by writing a number that is a hash already; this keeps it.

@@ -15,7 +15,7 @@ use super::packet::{self, Kind};
 use super::start::Streams;
 use super::{lock, registry, sys, wait};
 use crate::codec;
-use crate::function::{EntryRef, Failure, Task};
+use crate::function::{self, EntryRef, Failure, Task};
 use crate::panic;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,14 @@ use std::time::{Duration, Instant};
 
 /// The variable that says "you are a child of this library".
 pub(super) const MARKER: &str = "COMMON_PROCESS_CHILD";
-/// Its value: the descriptor the lifeline is at, and the form of the hello.
-pub(super) const MARKER_VALUE: &str = "lifeline=3";
+/// Its value: where the lifeline is, and which copy of the library is meant, if a program has
+/// several.
+pub(super) fn marker_value() -> String {
+    format!("{MARKER_START}{:x}", function::library_id())
+}
+
+const MARKER_START: &str = "lifeline=3 library=";
+
 /// Where a spawned child finds its lifeline.
 pub(super) const LIFELINE: RawFd = 3;
 
@@ -168,7 +174,7 @@ extern "C" fn boot() {
     // Nothing may unwind into the loader. A panic here would be a bug of this library.
     let child = std::panic::catch_unwind(|| {
         if let Some(marker) = std::env::var_os(MARKER) {
-            serve(&marker);
+            serve(&marker.to_string_lossy());
         }
     });
     if child.is_err() {
@@ -182,14 +188,21 @@ extern "C" fn boot() {
 #[unsafe(link_section = ".init_array")]
 static BOOT: extern "C" fn() = boot;
 
-/// Does what a spawned child is for. Never returns.
-fn serve(marker: &std::ffi::OsStr) -> ! {
+/// Does what a spawned child is for. Returns only if another copy of the library is meant.
+fn serve(marker: &str) {
+    match marker
+        .strip_prefix(MARKER_START)
+        .map(|id| usize::from_str_radix(id, 16))
+    {
+        Some(Ok(id)) if id == function::library_id() => {}
+        Some(Ok(_)) => return,
+        _ => refuse(&format!(
+            "its value {marker:?} is none that this library sets"
+        )),
+    }
     sys::open_closed_stdio();
     sys::ignore_sigpipe();
     sys::set_env(MARKER.as_ref(), None);
-    if marker != MARKER_VALUE {
-        refuse(&format!("its value {marker:?} is not {MARKER_VALUE:?}"));
-    }
     if !std::path::Path::new("/proc/self/fd/3").exists() {
         refuse("descriptor 3 is closed");
     }

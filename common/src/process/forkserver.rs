@@ -243,7 +243,8 @@ fn serve() {
             match packet::receive(control.as_fd(), true) {
                 Ok(request) => wards.extend(answer(control.as_fd(), request)),
                 Err(ReceiveError::Closed) => return,
-                Err(error) => eprintln!("fork server: {error}"),
+                Err(ReceiveError::Os(error)) => refuse(control.as_fd(), error),
+                Err(ReceiveError::Corrupt(_)) => refuse(control.as_fd(), Errno::EPROTO),
             }
         }
     }
@@ -257,20 +258,23 @@ fn report_end(ward: &Ward) {
     }
 }
 
+fn refuse(control: BorrowedFd<'_>, error: Errno) {
+    let body = codec::encode(&(error as i32)).unwrap_or_default();
+    let _ = packet::send(control, Kind::NotForked, &body, &[]);
+}
+
 /// Forks, and says so.
 fn answer(control: BorrowedFd<'_>, request: Packet) -> Option<Ward> {
-    let refuse = |error: Errno| {
-        let body = codec::encode(&(error as i32)).unwrap_or_default();
-        let _ = packet::send(control, Kind::NotForked, &body, &[]);
-        None
-    };
     if request.fds.len() != 5 {
-        // The kernel drops descriptors for which this process has no room.
-        return refuse(Errno::EMFILE);
+        refuse(control, Errno::EPROTO);
+        return None;
     }
     // SAFETY: this process has one thread: it was spawned to run `serve`, which starts none.
     match unsafe { sys::fork() } {
-        Err(error) => refuse(error),
+        Err(error) => {
+            refuse(control, error);
+            None
+        }
         Ok(ForkResult::Child) => become_new_process(request),
         Ok(ForkResult::Parent { child }) => {
             let pidfd = match sys::pidfd_open(child) {
@@ -278,7 +282,8 @@ fn answer(control: BorrowedFd<'_>, request: Packet) -> Option<Ward> {
                 Err(error) => {
                     let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
                     let _ = nix::sys::wait::waitpid(child, None);
-                    return refuse(error);
+                    refuse(control, error);
+                    return None;
                 }
             };
             let body = codec::encode(&child.as_raw()).unwrap_or_default();

@@ -32,6 +32,8 @@ mod packet;
 mod registry;
 mod start;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub use builder::{Builder, StartMethod, Stdio};

@@ -7,14 +7,14 @@
 //!
 //! To copy: packet.rs.
 
+use super::sys::{self, Received};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut, Write};
+use std::io::{IoSlice, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use thiserror::Error;
@@ -76,17 +76,13 @@ pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     if a.as_raw_fd() > 2 && b.as_raw_fd() > 2 {
         return Ok((a, b));
     }
-    Ok((
-        super::sys::above_stdio(a.as_fd())?,
-        super::sys::above_stdio(b.as_fd())?,
-    ))
+    Ok((sys::above_stdio(a.as_fd())?, sys::above_stdio(b.as_fd())?))
 }
 
 const MAGIC: [u8; 4] = *b"cmn1";
 const HEADER: usize = 16;
 /// Far below the smallest default socket buffer (net.core.wmem_default is 208 KiB).
 const INLINE: usize = 32 * 1024;
-const MAX_FDS: usize = 8;
 
 /// Sends a packet without blocking.
 ///
@@ -145,24 +141,26 @@ fn spill(body: &[u8]) -> Result<File, Errno> {
 /// # Errors
 ///
 /// [`ReceiveError`]; a packet that is not well-formed is consumed. `ECONNRESET` means that the
-/// other end was closed before it had read what was sent to it.
+/// other end was closed before it had read what was sent to it; `EMFILE` that descriptors came
+/// with it for which this process has no room.
 pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, ReceiveError> {
     let mut buffer = vec![0u8; HEADER + INLINE];
-    let mut controls = nix::cmsg_space!([RawFd; MAX_FDS + 1]);
-    let mut flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    if !wait {
-        flags |= MsgFlags::MSG_DONTWAIT;
-    }
-    let (length, mut fds) = loop {
-        let mut iov = [IoSliceMut::new(&mut buffer)];
-        match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut controls), flags) {
+    let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+    let Received {
+        length,
+        mut fds,
+        fds_lost,
+    } = loop {
+        match sys::receive(socket, &mut buffer, flags) {
             Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-            Ok(message) => break (message.bytes, owned_fds(&message)?),
+            other => break other?,
         }
     };
     if length == 0 {
         return Err(ReceiveError::Closed);
+    }
+    if fds_lost {
+        return Err(Errno::EMFILE.into());
     }
     if length < HEADER || buffer[..4] != MAGIC {
         return Err(ReceiveError::Corrupt("it has no header"));
@@ -184,20 +182,6 @@ pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, Rece
         return Err(ReceiveError::Corrupt("it is truncated"));
     }
     Ok(Packet { kind, body, fds })
-}
-
-fn owned_fds(
-    message: &nix::sys::socket::RecvMsg<'_, '_, ()>,
-) -> Result<Vec<OwnedFd>, ReceiveError> {
-    let mut fds = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = control {
-            // SAFETY: the kernel has just opened these for us; nobody else knows the numbers.
-            #[allow(unsafe_code)]
-            fds.extend(raw.into_iter().map(|fd| unsafe { super::sys::adopt(fd) }));
-        }
-    }
-    Ok(fds)
 }
 
 /// Reads a memory file. Its sender may still change it, so it is copied out, never mapped, and

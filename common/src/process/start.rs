@@ -219,7 +219,7 @@ fn environment(changes: Vec<(OsString, Option<OsString>)>) -> Vec<CString> {
             None => all.remove(&name),
         };
     }
-    all.insert(child::MARKER.into(), child::MARKER_VALUE.into());
+    all.insert(child::MARKER.into(), child::marker_value().into());
     all.into_iter()
         .filter_map(|(mut name, value)| {
             name.push("=");
@@ -283,6 +283,7 @@ where
             threads,
         });
     }
+    let who = who(&start);
     // What is in the buffers now is the parent's to write, once.
     sys::flush_stdio();
     // SAFETY: this is the only thread.
@@ -290,7 +291,6 @@ where
     match unsafe { sys::fork() }.map_err(os("fork"))? {
         ForkResult::Parent { child } => adopt(start, child, None, Reaper::Parent),
         ForkResult::Child => {
-            let who = who(&start);
             // The parent's end would keep this process alive without the parent.
             drop(start.link.ours);
             child::run_fork(who, start.link.theirs, start.streams, &start.set_up, f)

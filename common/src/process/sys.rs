@@ -64,6 +64,60 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> Result<Option<ExitStatus>, Errno> {
     })))
 }
 
+/// A message and the descriptors that came with it.
+pub(super) struct Received {
+    pub(super) length: usize,
+    pub(super) fds: Vec<OwnedFd>,
+    /// Some descriptors did not fit into this process's limit.
+    pub(super) fds_lost: bool,
+}
+
+/// recvmsg(2). Not nix's: where descriptors were lost, that one loses the others too.
+pub(super) fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+) -> Result<Received, Errno> {
+    // Room for at least 16 descriptors, aligned as a cmsghdr must be.
+    let mut control = [0u64; 16];
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: all-zero bytes are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let flags = flags | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the message points to the two buffers above, with their lengths.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let length = Errno::result(length)?;
+    let mut fds = Vec::new();
+    // SAFETY: the kernel has filled in the control buffer and its length; the macros walk it. The
+    // descriptors in it are new and nobody else's.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while let Some(control) = header.as_ref() {
+            if (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                #[allow(clippy::unnecessary_cast)] // Of another type under musl.
+                let bytes = control.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let first = libc::CMSG_DATA(header).cast::<RawFd>();
+                for at in 0..bytes / size_of::<RawFd>() {
+                    fds.push(OwnedFd::from_raw_fd(first.add(at).read_unaligned()));
+                }
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Ok(Received {
+        length: length as usize,
+        fds,
+        fds_lost: message.msg_flags & libc::MSG_CTRUNC != 0,
+    })
+}
+
 /// From now on this process is killed when the other end of `socket` is closed everywhere, even
 /// if it is asleep or blocks all signals (O_ASYNC in open(2), F_SETOWN and F_SETSIG in fcntl(2)).
 ///

@@ -1,0 +1,243 @@
+//! The three start methods: what is special about each.
+
+use common::process::{self, JoinError, Process, SpawnError, StartMethod};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+use testkit::isolated;
+
+const METHODS: [StartMethod; 3] = [
+    StartMethod::Spawn,
+    StartMethod::Fork,
+    StartMethod::ForkServer,
+];
+
+#[test]
+fn a_child_knows_how_it_was_started() {
+    isolated(|| {
+        // M-001, M-008: so does a child of a child, and all methods work in all.
+        fn below(method: StartMethod) -> (Option<StartMethod>, Option<StartMethod>) {
+            let builder = Process::builder().start_method(method);
+            let told = || process::current().start_method();
+            let below = builder.spawn(told, ()).unwrap().join().unwrap();
+            (process::current().start_method(), below)
+        }
+        for outer in METHODS {
+            for inner in METHODS {
+                let builder = Process::builder().start_method(outer);
+                let told = builder.spawn(below, (inner,)).unwrap().join().unwrap();
+                assert_eq!(told, (Some(outer), Some(inner)));
+            }
+        }
+    });
+}
+
+#[test]
+fn the_programs_arguments_reach_the_child() {
+    isolated(|| {
+        // M-022
+        let args = || std::env::args().collect::<Vec<_>>();
+        for method in METHODS {
+            let builder = Process::builder().start_method(method);
+            assert_eq!(builder.spawn(args, ()).unwrap().join().unwrap(), args());
+        }
+    });
+}
+
+#[test]
+fn fork_takes_captures_and_copies_them() {
+    isolated(|| {
+        let mut numbers = vec![1, 2, 3];
+        let process = process::fork(|| {
+            numbers.push(4);
+            numbers.iter().sum::<i32>()
+        });
+        assert_eq!(process.unwrap().join().unwrap(), 10);
+        assert_eq!(numbers, [1, 2, 3]);
+    });
+}
+
+#[test]
+fn fork_is_refused_beside_another_thread() {
+    isolated(|| {
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || wait.recv());
+        let error = process::fork(|| ()).unwrap_err();
+        assert!(matches!(error, SpawnError::Threads { threads: 2, .. }));
+        let text = error.to_string();
+        assert!(
+            text.contains("exactly one thread") && text.contains("ForkServer"),
+            "{text}"
+        );
+        drop(stop);
+        let _ = thread.join();
+        // The thread may be a moment in going.
+        while process::fork(|| ()).is_err() {
+            std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn a_fork_runs_none_of_its_parents_destructors() {
+    isolated(|| {
+        struct Says(&'static str);
+        impl Drop for Says {
+            fn drop(&mut self) {
+                println!("{} dropped", self.0);
+            }
+        }
+        fn forks() {
+            let _parents = Says("the parent's");
+            // M-014: what is buffered is written once.
+            print!("before ");
+            let process = process::fork(|| {
+                let _own = Says("its own");
+                print!("in the fork ");
+            });
+            process.unwrap().join().unwrap();
+        }
+        let mut process = Process::builder()
+            .stdout(process::Stdio::piped())
+            .spawn(forks, ())
+            .unwrap();
+        let mut out = String::new();
+        process
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut out)
+            .unwrap();
+        assert_eq!(
+            out,
+            "before in the fork its own dropped\nthe parent's dropped\n"
+        );
+    });
+}
+
+#[test]
+fn a_fork_that_panics_unwinds_no_further_than_its_closure() {
+    isolated(|| {
+        let process = process::fork(|| -> () { panic!("in a fork") }).unwrap();
+        let error = process.join().unwrap_err();
+        assert!(matches!(error, JoinError::Panicked { ref message, .. } if message == "in a fork"));
+        assert_eq!(process.exit_code(), Some(1));
+    });
+}
+
+fn fork_server_pid() -> Pid {
+    let children =
+        std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));
+    let is_server = |pid: &&str| {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        comm.trim() == "ForkServer"
+    };
+    let children = children.unwrap();
+    let pid = children
+        .split_whitespace()
+        .find(is_server)
+        .expect("a fork server");
+    Pid::from_raw(pid.parse().unwrap())
+}
+
+#[test]
+fn a_killed_fork_server_is_replaced() {
+    isolated(|| {
+        // P-030
+        fn until_told() -> String {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).unwrap();
+            line
+        }
+        let builder = || Process::builder().start_method(StartMethod::ForkServer);
+        for round in 0..20 * testkit::soak() {
+            let stdin = process::Stdio::piped();
+            let mut earlier = builder().stdin(stdin).spawn(until_told, ()).unwrap();
+            kill(fork_server_pid(), Signal::SIGKILL).unwrap();
+            // At once, whether or not the kernel has buried it yet.
+            let later = builder().spawn(|n: u32| n, (round,)).unwrap();
+            assert_eq!(later.join().unwrap(), round);
+            assert_eq!(later.exit_code(), Some(0));
+            // The earlier one goes on; its result arrives, its exit status is lost.
+            assert!(earlier.is_alive());
+            earlier.stdin.take().unwrap().write_all(b"end\n").unwrap();
+            assert_eq!(earlier.join().unwrap(), "end\n");
+            assert_eq!(earlier.exit_code(), Some(255));
+        }
+    });
+}
+
+#[test]
+fn a_fork_server_does_not_mind_an_interrupt() {
+    isolated(|| {
+        // P-031
+        let start = || {
+            let builder = Process::builder().start_method(StartMethod::ForkServer);
+            builder
+                .spawn(|| std::thread::sleep(Duration::MAX), ())
+                .unwrap()
+        };
+        let first = start();
+        let server = fork_server_pid();
+        kill(server, Signal::SIGINT).unwrap();
+        let second = start();
+        assert_eq!(fork_server_pid(), server);
+        // Its children do mind.
+        for process in [first, second] {
+            process.interrupt().unwrap();
+            process.join().unwrap_err();
+            assert_eq!(process.exit_code(), Some(-2));
+        }
+    });
+}
+
+#[test]
+fn a_fork_server_serves_threads_of_a_large_process() {
+    isolated(|| {
+        let ballast = vec![1u8; 64 << 20];
+        let threads: Vec<_> = (0..4u32)
+            .map(|thread| {
+                std::thread::spawn(move || {
+                    for n in 0..10u32 {
+                        let builder = Process::builder().start_method(StartMethod::ForkServer);
+                        let sum = builder.spawn(|a: u32, b: u32| a + b, (thread, n)).unwrap();
+                        assert_eq!(sum.join().unwrap(), thread + n);
+                    }
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        assert_eq!(ballast.len(), 64 << 20);
+    });
+}
+
+#[test]
+fn a_fork_uses_a_fork_server_of_its_own() {
+    isolated(|| {
+        let started = || {
+            let builder = Process::builder().start_method(StartMethod::ForkServer);
+            builder.spawn(|| 5, ()).unwrap().join().unwrap()
+        };
+        assert_eq!(started(), 5);
+        assert_eq!(process::fork(started).unwrap().join().unwrap(), 5);
+        assert_eq!(started(), 5);
+    });
+}
+
+#[test]
+fn no_program_becomes_a_fork_bomb() {
+    isolated(|| {
+        // M-009: a child never gets to `main`, and needs no guard there. This test program is
+        // such a program: its `main` would run every test again.
+        let begin = Instant::now();
+        for method in METHODS {
+            let builder = Process::builder().start_method(method);
+            let process = builder.spawn(|| 123, ()).unwrap();
+            assert_eq!(process.join().unwrap(), 123);
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30));
+    });
+}
