@@ -1,6 +1,10 @@
 //! One file for each work, or two that differ in a number.
 
-use crate::harness::Work;
+use crate::harness::{Skip, Work};
+use common::function::Function;
+use common::process::Process;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 mod apply_rtt;
 mod map_big;
@@ -9,6 +13,7 @@ mod map_small;
 mod pool_life;
 mod pool_tasks;
 mod queue_2x2;
+mod queue_batch;
 mod queue_big;
 mod queue_rtt;
 mod queue_small;
@@ -19,6 +24,7 @@ pub const ALL: &[&Work] = &[
     &start_join::WORK,
     &queue_small::WORK,
     &queue_2x2::WORK,
+    &queue_batch::WORK,
     &queue_big::WORK,
     &queue_rtt::HOT,
     &queue_rtt::IDLE,
@@ -31,3 +37,12 @@ pub const ALL: &[&Work] = &[
     &pool_life::CREATE,
     &pool_life::IDLE,
 ];
+
+/// A process of ours that is ended when the handle is dropped.
+fn daemon<F, A>(f: F, args: A) -> Result<Process<()>, Skip>
+where
+    F: Function<A, Output = ()>,
+    A: Serialize + DeserializeOwned + 'static,
+{
+    Ok(Process::<()>::builder().daemon(true).spawn(f, args)?)
+}

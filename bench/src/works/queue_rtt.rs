@@ -1,8 +1,12 @@
 //! A small message there and another back: hot, and with both sides asleep in between.
 
+use super::daemon;
 use crate::harness::time::mean_us;
-use crate::harness::{Account, Better, Failed, Must, Reading, Repetition, Side, Skip, Work, stat};
+use crate::harness::{
+    Account, Better, Check, Failed, Must, Reading, Repetition, Side, Skip, Work, stat,
+};
 use crate::kernel::{self, Shared};
+use common::queue::Queue;
 use ipc_channel::ipc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +21,7 @@ pub const HOT: Work = Work {
     reps: 9,
     account: Account::No,
     sides: &[
+        Side::rust(OURS, "two queues, 20,000 rounds", || hot(our_echo()?)),
         Side::rust(
             "rust:ipc-channel(typed)",
             "two channels, 2,000 rounds",
@@ -45,6 +50,7 @@ pub const IDLE: Work = Work {
     reps: 5,
     account: Account::Beside,
     sides: &[
+        Side::rust(OURS, "two queues", || idle(our_echo()?)),
         Side::rust("rust:ipc-channel(typed)", "two channels", || {
             idle(ipc_echo()?)
         }),
@@ -54,9 +60,42 @@ pub const IDLE: Work = Work {
     musts: IDLE_MUSTS,
 };
 
-const HOT_MUSTS: &[Must] = &[];
+const HOT_MUSTS: &[Must] = &[Must {
+    text: "1.5 us, or 30 x better than ipc-channel",
+    any: &[
+        Check::AtMost {
+            ours: OURS,
+            limit: 1.5,
+        },
+        Check::Better {
+            ours: OURS,
+            than: "rust:ipc-channel(typed)",
+            times: 30.0,
+        },
+    ],
+}];
 
-const IDLE_MUSTS: &[Must] = &[];
+const IDLE_MUSTS: &[Must] = &[
+    Must {
+        text: "no slower than a blocking futex (5 % for noise)",
+        any: &[Check::AtMostTimes {
+            ours: OURS,
+            of: "limit:futex",
+            times: 1.05,
+        }],
+    },
+    Must {
+        text: "no CPU burnt while idle: both processes together over the 0.5 s, beside the futex",
+        any: &[Check::ExtraAtMostTimes {
+            ours: OURS,
+            of: "limit:futex",
+            metric: "cpu",
+            times: 1.5,
+        }],
+    },
+];
+
+const OURS: &str = "ours:Queue<(u64, u64)>";
 
 /// One round trip, and how many of them take about 50 ms.
 struct Echo {
@@ -87,6 +126,23 @@ fn idle(mut echo: Echo) -> Result<Repetition, Skip> {
             samples.push(start.elapsed().as_secs_f64() * 1e6);
         }
         Ok(Reading::from(stat::median(&samples)))
+    }))
+}
+
+fn echo(arrivals: Queue<(u64, u64)>, back: Queue<(u64, u64)>) {
+    for message in arrivals.iter().map_while(Result::ok) {
+        back.put(message).expect("nobody closes it");
+    }
+}
+
+fn our_echo() -> Result<Echo, Skip> {
+    let (there, back) = (Queue::new()?, Queue::new()?);
+    let child = daemon(echo, (there.clone(), back.clone()))?;
+    Ok(Echo::new(20_000, move || {
+        let _ = &child;
+        there.put((1, 2))?;
+        assert_eq!(back.get()?, (1, 2));
+        Ok(())
     }))
 }
 

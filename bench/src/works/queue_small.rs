@@ -1,8 +1,10 @@
 //! Small messages, one way: as many as go through.
 
+use super::daemon;
 use crate::harness::time::per_second;
-use crate::harness::{Account, Better, Must, Repetition, Side, Skip, Work};
+use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
 use crate::kernel;
+use common::queue::Queue;
 use ipc_channel::ipc;
 
 /// One producer, one consumer.
@@ -15,6 +17,11 @@ pub const WORK: Work = Work {
     reps: 9,
     account: Account::No,
     sides: &[
+        Side::rust(
+            "ours:Queue<(u64, u64)>",
+            "1,000,000 of (u64, u64), put and get",
+            ours,
+        ),
         Side::rust(
             "rust:ipc-channel(typed)",
             "100,000 of (u64, u64)",
@@ -35,7 +42,45 @@ pub const WORK: Work = Work {
     musts: MUSTS,
 };
 
-const MUSTS: &[Must] = &[];
+const MUSTS: &[Must] = &[
+    Must {
+        text: "10 x ipc-channel",
+        any: &[Check::Better {
+            ours: "ours:Queue<(u64, u64)>",
+            than: "rust:ipc-channel(typed)",
+            times: 10.0,
+        }],
+    },
+    Must {
+        text: "25 x Python's Queue",
+        any: &[Check::Better {
+            ours: "ours:Queue<(u64, u64)>",
+            than: "py:mp.Queue",
+            times: 25.0,
+        }],
+    },
+];
+
+/// Puts so many messages for each number that `started` gives.
+fn produce(queue: Queue<(u64, u64)>, started: Queue<u64>) {
+    for n in started.iter().map_while(Result::ok) {
+        (0..n).for_each(|i| queue.put((i, i)).expect("the consumer lives"));
+    }
+}
+
+fn ours() -> Result<Repetition, Skip> {
+    const N: u64 = 1_000_000;
+    let (queue, go) = (Queue::new()?, Queue::new()?);
+    let child = daemon(produce, (queue.clone(), go.clone()))?;
+    Ok(per_second(N as usize, move || {
+        let _ = &child;
+        go.put(N)?;
+        for i in 0..N {
+            assert_eq!(queue.get()?, (i, i));
+        }
+        Ok(())
+    }))
+}
 
 fn ipc_typed() -> Result<Repetition, Skip> {
     const N: usize = 100_000;
