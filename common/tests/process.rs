@@ -70,7 +70,7 @@ fn eight_arguments() {
 fn a_function_that_fails_keeps_its_own_error() {
     isolated(|| {
         fn halve(x: u32) -> Result<u32, String> {
-            if x % 2 == 0 {
+            if x.is_multiple_of(2) {
                 Ok(x / 2)
             } else {
                 Err(format!("{x} is odd"))
@@ -552,7 +552,7 @@ fn limits_hold() {
             let busy = builder()
                 .cpu_time(Duration::from_secs(1))
                 .core_size(0)
-                .spawn(|| loop_until_stopped(), ());
+                .spawn(loop_until_stopped, ());
             let error = busy.unwrap().join().unwrap_err();
             assert!(error.to_string().contains("SIGXCPU"), "{error}");
         }

@@ -26,6 +26,7 @@ use super::{lock, sys, wait};
 use crate::codec;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Pid};
 use std::collections::BTreeMap;
@@ -227,8 +228,10 @@ fn serve() {
     let Some(control) = child::take_received_fds().pop() else {
         return;
     };
-    // A Ctrl-C in the terminal is for the program to deal with; its processes are told otherwise.
-    sys::ignore_interrupt();
+    // A Ctrl-C in the terminal is for the program to deal with, and for its processes. Blocked,
+    // not ignored: one sent to a process just forked waits until that lets it in.
+    let interrupt = SigSet::from(Signal::SIGINT);
+    let _ = interrupt.thread_block();
     let mut wards: Vec<Ward> = Vec::new();
     loop {
         let mut fds = vec![control.as_fd()];
@@ -280,7 +283,7 @@ fn answer(control: BorrowedFd<'_>, request: Packet) -> Option<Ward> {
             let pidfd = match sys::pidfd_open(child) {
                 Ok(pidfd) => pidfd,
                 Err(error) => {
-                    let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+                    let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
                     let _ = nix::sys::wait::waitpid(child, None);
                     refuse(control, error);
                     return None;
@@ -318,6 +321,6 @@ fn become_new_process(request: Packet) -> ! {
     // objects that own them are in the server's stack frames, which are never left here.
     std::mem::forget(fds);
     sys::close_from(child::LIFELINE + 1);
-    sys::restore_interrupt();
+    let _ = SigSet::from(Signal::SIGINT).thread_unblock();
     child::run(&body, lifeline)
 }

@@ -271,15 +271,3 @@ pub(super) fn close_on_exec(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
     Errno::result(result).map(drop)
 }
-
-/// Ctrl-C does nothing to this process from now on.
-pub(super) fn ignore_interrupt() {
-    // SAFETY: sets a disposition; no handler runs.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
-}
-
-/// Undoes [`ignore_interrupt`].
-pub(super) fn restore_interrupt() {
-    // SAFETY: sets a disposition; no handler runs.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
-}
