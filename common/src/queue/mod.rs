@@ -17,11 +17,11 @@
 //!   it is full, `put` waits. A single message may be longer than the whole queue.
 //! * **Ends**: a queue does not know who is going to put. It ends when somebody calls
 //!   [`Queue::close`]: puts fail and give the value back, gets drain what is there and then fail.
-//!   Dropping handles does not close it. Who wants that splits it: `Queue::split` gives a
-//!   `Sender` and a `Receiver`, and the last one of either kind that is dropped, or killed,
+//!   Dropping handles does not close it. Who wants that splits it: [`Queue::split`] gives a
+//!   [`Sender`] and a [`Receiver`], and the last one of either kind that is dropped, or killed,
 //!   closes.
 //! * **Deaths**: a process killed in the middle of a put or a get leaves the queue whole; at most
-//!   the message in its hands is lost. `JoinableQueue::join` says how many such were lost.
+//!   the message in its hands is lost. [`JoinableQueue::join`] says how many such were lost.
 //! * **Lifetime**: the queue's memory belongs to the process that made it. Other processes keep
 //!   what they have opened, but nobody can open it any more once that process has ended.
 //!
@@ -30,10 +30,15 @@
 mod bytes;
 mod error;
 mod get;
+mod holders;
+mod joinable;
 mod put;
+mod split;
 
 pub use crate::ring::RingStats as QueueStats;
 pub use error::{GetError, PutError, PutManyError, PutReason};
+pub use joinable::{JoinableQueue, TaskGuard, TooManyDone};
+pub use split::{Receiver, Sender};
 
 use crate::ring::{Ring, RingConfig};
 use crate::shm::ShmError;
@@ -63,9 +68,19 @@ pub struct Queue<T: ?Sized> {
 }
 
 /// How a queue is made: [`Queue::builder`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct QueueBuilder {
     config: RingConfig,
+}
+
+impl Default for QueueBuilder {
+    fn default() -> Self {
+        let config = RingConfig {
+            claims: holders::TABLES,
+            ..RingConfig::default()
+        };
+        QueueBuilder { config }
+    }
 }
 
 impl QueueBuilder {

@@ -9,9 +9,13 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 const PREFIX: &str = "mp-";
+
+/// Linux has no higher process ids than fit in 22 bits.
+const PID_BITS: u32 = 22;
 
 /// Where the C library keeps the segments on Linux.
 pub(super) const DIRECTORY: &str = "/dev/shm";
@@ -27,12 +31,36 @@ pub(crate) struct Owner {
 impl Owner {
     /// This process.
     pub(crate) fn current() -> Owner {
+        static CURRENT: Mutex<Option<Owner>> = Mutex::new(None);
+        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = process::id();
-        Owner {
-            namespace: namespace(),
-            pid,
-            started: started(pid).unwrap_or(0),
-        }
+        // A forked child inherits its parent's.
+        *current
+            .filter(|owner| owner.pid == pid)
+            .get_or_insert_with(|| {
+                let owner = Owner {
+                    namespace: namespace(),
+                    pid,
+                    started: started(pid).unwrap_or(0),
+                };
+                *current.insert(owner)
+            })
+    }
+
+    /// The process in one word that is not 0, for tables in shared memory.
+    pub(crate) fn stamp(self) -> u64 {
+        self.started << PID_BITS | u64::from(self.pid)
+    }
+
+    /// Whether it is certain that the process of a stamp has ended.
+    pub(crate) fn stamp_is_dead(stamp: u64) -> bool {
+        let pid = stamp & ((1 << PID_BITS) - 1);
+        let owner = Owner {
+            namespace: Owner::current().namespace,
+            pid: pid as u32,
+            started: stamp >> PID_BITS,
+        };
+        owner.is_dead()
     }
 
     /// Whether it is certain that the process has ended.

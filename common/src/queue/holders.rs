@@ -1,0 +1,130 @@
+//! Who holds a queue's senders, or its receivers: a table in the queue's memory.
+//!
+//! A count alone would never come to zero once a holder was killed. So each process counts in a
+//! slot of its own, which has its stamp, and whoever waits in vain looks whether the owners live.
+
+use crate::ring::Ring;
+use crate::shm::Owner;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// Slots of two words: the owner's stamp, and how many it holds.
+const SLOTS: usize = 64;
+const WORDS: usize = 2;
+
+/// What a queue's ring has to set aside for the tables of both sides.
+pub(super) const TABLES: usize = 2 * SLOTS * WORDS;
+
+/// Which table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Senders = 0,
+    Receivers = 1,
+}
+
+/// One side's table.
+#[derive(Clone, Copy)]
+pub(super) struct Holders<'a> {
+    ring: &'a Ring,
+    side: Side,
+}
+
+/// The place where a handle is counted; `None` is with those on their way, for lack of slots.
+pub(super) type Slot = Option<usize>;
+
+impl<'a> Holders<'a> {
+    pub(super) fn new(ring: &'a Ring, side: Side) -> Self {
+        Holders { ring, side }
+    }
+
+    /// Counts one more handle of this process.
+    pub(super) fn enter(self) -> Slot {
+        let slot = self.own_slot();
+        self.count(slot).fetch_add(1, SeqCst);
+        self.generation().fetch_add(1, SeqCst);
+        slot
+    }
+
+    /// Counts one less; says whether it was the last anywhere.
+    pub(super) fn leave(self, slot: Slot) -> bool {
+        self.count(slot).fetch_sub(1, SeqCst);
+        self.nobody()
+    }
+
+    /// A handle is serialised.
+    pub(super) fn depart(self) {
+        self.on_the_way().fetch_add(1, SeqCst);
+        self.generation().fetch_add(1, SeqCst);
+    }
+
+    /// A serialised handle has been opened by this process.
+    pub(super) fn arrive(self) -> Slot {
+        let slot = self.enter();
+        self.on_the_way().fetch_sub(1, SeqCst);
+        slot
+    }
+
+    /// Strikes out dead processes; says whether there is nobody left by that.
+    pub(super) fn bury(self) -> bool {
+        let mut found = false;
+        for slot in 0..SLOTS {
+            let (owner, count) = (self.owner(slot), self.count(Some(slot)));
+            let stamp = owner.load(SeqCst);
+            if stamp != 0 && count.load(SeqCst) > 0 && Owner::stamp_is_dead(stamp) {
+                count.store(0, SeqCst);
+                found = true;
+            }
+        }
+        found && self.nobody()
+    }
+
+    fn nobody(self) -> bool {
+        loop {
+            // Handles may move while they are counted: then once more.
+            let generation = self.generation().load(SeqCst);
+            let counted = self.on_the_way().load(SeqCst) > 0
+                || (0..SLOTS).any(|slot| self.count(Some(slot)).load(SeqCst) > 0);
+            if counted || generation == self.generation().load(SeqCst) {
+                return !counted;
+            }
+        }
+    }
+
+    /// This process's slot, taking a free one or a dead process's if it has none.
+    fn own_slot(self) -> Slot {
+        let stamp = Owner::current().stamp();
+        let is_mine = |slot: &usize| self.owner(*slot).load(SeqCst) == stamp;
+        (0..SLOTS)
+            .find(is_mine)
+            .or_else(|| (0..SLOTS).find(|slot| self.take(*slot, stamp)))
+    }
+
+    fn take(self, slot: usize, stamp: u64) -> bool {
+        let owner = self.owner(slot);
+        let old = owner.load(SeqCst);
+        let free =
+            old == 0 || (self.count(Some(slot)).load(SeqCst) == 0 && Owner::stamp_is_dead(old));
+        free && owner.compare_exchange(old, stamp, SeqCst, SeqCst).is_ok()
+    }
+
+    fn owner(self, slot: usize) -> &'a AtomicU64 {
+        self.ring.slot((self.side as usize * SLOTS + slot) * WORDS)
+    }
+
+    fn count(self, slot: Slot) -> &'a AtomicU64 {
+        match slot {
+            Some(slot) => self
+                .ring
+                .slot((self.side as usize * SLOTS + slot) * WORDS + 1),
+            None => self.on_the_way(),
+        }
+    }
+
+    fn on_the_way(self) -> &'a AtomicU64 {
+        &self.ring.words()[self.side as usize * 2]
+    }
+
+    fn generation(self) -> &'a AtomicU64 {
+        &self.ring.words()[self.side as usize * 2 + 1]
+    }
+}

@@ -1,0 +1,358 @@
+//! A queue that knows when everything put into it has been dealt with.
+//!
+//! Each consumer process has three words in the queue's memory: its stamp, how many values it has
+//! taken, and how many of them are done. What is taken is counted by the ring in one step with
+//! taking it, what is done by one store: so after a consumer was killed it is known exactly how
+//! much was in its hands. Unfinished is what waits and what is in somebody's hands.
+
+use super::get::patiently;
+use super::{GetError, PutError, Queue, QueueBuilder, QueueStats, with_buffer};
+use crate::codec;
+use crate::deadline::Deadline;
+use crate::shm::{Owner, ShmError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Consumer processes; one more would share the last slot, whose dead are not noticed.
+const SLOTS: usize = 86;
+const WORDS: usize = 3;
+/// The stamp of the slot that several may share; no process has it.
+const SHARED: u64 = u64::MAX;
+
+/// A [`Queue`] whose consumers say when they are done with a value, and that can be waited for
+/// until everything is.
+///
+/// ```
+/// use common::queue::JoinableQueue;
+///
+/// let queue = JoinableQueue::new()?;
+/// queue.put("work".to_string())?;
+/// {
+///     let task = queue.get_guard()?; // marked done when dropped
+///     assert_eq!(*task, "work");
+/// }
+/// assert_eq!(queue.join(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct JoinableQueue<T> {
+    queue: Queue<T>,
+}
+
+/// `task_done` was called more often than this process has got values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("task_done() was called more often than this process has got values from the queue")]
+pub struct TooManyDone;
+
+impl<T> JoinableQueue<T> {
+    /// A queue bounded by its bytes alone, as [`Queue::new`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::new`].
+    pub fn new() -> Result<Self, ShmError> {
+        Self::build(Queue::builder())
+    }
+
+    /// A queue that holds at most `items` values, as [`Queue::bounded`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::new`].
+    pub fn bounded(items: u32) -> Result<Self, ShmError> {
+        Self::build(Queue::builder().items(items))
+    }
+
+    /// As a builder says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::new`].
+    pub fn build(builder: QueueBuilder) -> Result<Self, ShmError> {
+        let queue = builder.slots(SLOTS * WORDS).build()?;
+        Ok(JoinableQueue { queue })
+    }
+
+    /// Says that a value which this process got has been dealt with. [`JoinableQueue::get_guard`]
+    /// says it by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyDone`] if this process has none to be done with.
+    pub fn task_done(&self) -> Result<(), TooManyDone> {
+        let slot = self.slot();
+        let (taken, done) = (self.word(slot, 1), self.word(slot, 2));
+        let mark = |done: u64| (done < taken.load(SeqCst)).then_some(done + 1);
+        done.fetch_update(SeqCst, SeqCst, mark)
+            .map_err(|_| TooManyDone)?;
+        if self.unfinished() == 0 {
+            self.queue.ring().announce_change();
+        }
+        Ok(())
+    }
+
+    /// Blocks until everything that was put has been got and is done. What was in the hands of a
+    /// process that died counts as done; how many values that were is returned (each is reported
+    /// to one caller only).
+    pub fn join(&self) -> usize {
+        self.join_until(Deadline::Never).unwrap_or(0)
+    }
+
+    /// As [`JoinableQueue::join`], at most for `timeout`; `None` if there is more to do then.
+    pub fn join_timeout(&self, timeout: Duration) -> Option<usize> {
+        self.join_until(Deadline::after(timeout))
+    }
+
+    fn join_until(&self, deadline: Deadline) -> Option<usize> {
+        let mut lost = 0;
+        loop {
+            let look = Deadline::after(deadline.at_most(Duration::from_millis(250)));
+            let done = self
+                .queue
+                .ring()
+                .wait_for_change(look, || self.unfinished() == 0);
+            if done {
+                return Some(lost);
+            }
+            lost += self.bury();
+            if self.unfinished() > 0 && deadline.passed() {
+                return None;
+            }
+        }
+    }
+
+    /// Values that were put and are not done: waiting, or in somebody's hands.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        let ring = self.queue.ring();
+        loop {
+            let put = ring.put_count();
+            // In this order: a value goes from waiting into hands. Should somebody put another
+            // meanwhile and then be done with the one that led to it, neither would be seen.
+            let waiting = ring.len();
+            let in_hands: u64 = (0..SLOTS).map(|slot| self.in_hands(slot)).sum();
+            if put == ring.put_count() {
+                return waiting + usize::try_from(in_hands).unwrap_or(usize::MAX / 2);
+            }
+        }
+    }
+
+    fn in_hands(&self, slot: usize) -> u64 {
+        let done = self.word(slot, 2).load(SeqCst);
+        self.word(slot, 1).load(SeqCst).saturating_sub(done)
+    }
+
+    /// Counts what dead processes held as done.
+    fn bury(&self) -> usize {
+        // Whoever died in the middle of a get has its count put right by the next one who locks.
+        let _ = self.queue.ring().claim(0, Deadline::Now);
+        let mut lost = 0;
+        for slot in 0..SLOTS {
+            let stamp = self.word(slot, 0).load(SeqCst);
+            if stamp != 0 && stamp != SHARED && Owner::stamp_is_dead(stamp) {
+                let taken = self.word(slot, 1).load(SeqCst);
+                lost += taken.saturating_sub(self.word(slot, 2).swap(taken, SeqCst));
+            }
+        }
+        usize::try_from(lost).unwrap_or(usize::MAX)
+    }
+
+    /// The slot of this process, its own or the shared one.
+    fn slot(&self) -> usize {
+        let stamp = Owner::current().stamp();
+        let is_mine = |slot: &usize| self.word(*slot, 0).load(SeqCst) == stamp;
+        (0..SLOTS - 1)
+            .find(is_mine)
+            .or_else(|| (0..SLOTS - 1).find(|slot| self.take(*slot, stamp)))
+            .unwrap_or_else(|| {
+                self.word(SLOTS - 1, 0).store(SHARED, SeqCst);
+                SLOTS - 1
+            })
+    }
+
+    fn take(&self, slot: usize, stamp: u64) -> bool {
+        let owner = self.word(slot, 0);
+        let old = owner.load(SeqCst);
+        let free = old == 0 || (self.in_hands(slot) == 0 && Owner::stamp_is_dead(old));
+        free && owner.compare_exchange(old, stamp, SeqCst, SeqCst).is_ok()
+    }
+
+    fn word(&self, slot: usize, word: usize) -> &AtomicU64 {
+        self.queue.ring().slot(slot * WORDS + word)
+    }
+
+    /// As [`Queue::len`].
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// As [`Queue::is_empty`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// As [`Queue::is_full`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.queue.is_full()
+    }
+
+    /// As [`Queue::close`].
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// As [`Queue::stats`].
+    #[must_use]
+    pub fn stats(&self) -> QueueStats {
+        self.queue.stats()
+    }
+}
+
+impl<T: Serialize> JoinableQueue<T> {
+    /// As [`Queue::put`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::put`].
+    pub fn put(&self, value: T) -> Result<(), PutError<T>> {
+        self.queue.put(value)
+    }
+
+    /// As [`Queue::try_put`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::try_put`].
+    pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
+        self.queue.try_put(value)
+    }
+
+    /// As [`Queue::put_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::put_timeout`].
+    pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
+        self.queue.put_timeout(value, timeout)
+    }
+}
+
+impl<T: DeserializeOwned> JoinableQueue<T> {
+    /// Gets the oldest value; [`JoinableQueue::task_done`] is to be called when it is dealt with.
+    /// Blocks while there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::get`].
+    pub fn get(&self) -> Result<T, GetError> {
+        self.get_until(Deadline::Never)
+    }
+
+    /// As [`JoinableQueue::get`] if there is a value at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::try_get`].
+    pub fn try_get(&self) -> Result<T, GetError> {
+        self.get_until(Deadline::Now)
+    }
+
+    /// As [`JoinableQueue::get`], at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::get_timeout`].
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
+        self.get_until(Deadline::after(timeout))
+    }
+
+    /// As [`JoinableQueue::get`]; the value is marked done when the guard is dropped, also by a
+    /// panic.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::get`].
+    pub fn get_guard(&self) -> Result<TaskGuard<'_, T>, GetError> {
+        let value = self.get()?;
+        Ok(TaskGuard { value, queue: self })
+    }
+
+    fn get_until(&self, deadline: Deadline) -> Result<T, GetError> {
+        let (ring, taken) = (self.queue.ring(), self.slot() * WORDS + 1);
+        with_buffer(|buffer| {
+            patiently(|| ring.get_changing(taken, buffer, deadline, |_, taken| taken + 1))?;
+            codec::decode(buffer).map_err(|error| {
+                // It is out of the queue and nobody can deal with it.
+                let _ = self.task_done();
+                error.into()
+            })
+        })
+    }
+}
+
+/// A value of a [`JoinableQueue`], marked done when dropped.
+pub struct TaskGuard<'a, T> {
+    value: T,
+    queue: &'a JoinableQueue<T>,
+}
+
+impl<T> Deref for TaskGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> DerefMut for TaskGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+impl<T> Drop for TaskGuard<'_, T> {
+    fn drop(&mut self) {
+        // Too many only if somebody has called `task_done` for it as well.
+        let _ = self.queue.task_done();
+    }
+}
+
+impl<T> Clone for JoinableQueue<T> {
+    fn clone(&self) -> Self {
+        let queue = self.queue.clone();
+        JoinableQueue { queue }
+    }
+}
+
+impl<T> fmt::Debug for JoinableQueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinableQueue")
+            .field("queue", &self.queue)
+            .field("unfinished", &self.unfinished())
+            .finish()
+    }
+}
+
+impl<T> Serialize for JoinableQueue<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.queue.serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for JoinableQueue<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let queue = Queue::deserialize(deserializer)?;
+        if queue.ring().slots() < SLOTS * WORDS {
+            return Err(serde::de::Error::custom("this is no joinable queue"));
+        }
+        Ok(JoinableQueue { queue })
+    }
+}
