@@ -110,6 +110,7 @@ fn measure(options: &Options) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    report::print_machine();
     let mut lines = vec![report::TSV_HEADER.to_string()];
     let mut verdicts = Vec::new();
     for work in &options.works {

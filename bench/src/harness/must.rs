@@ -13,7 +13,6 @@ pub struct Must {
 }
 
 /// Something that can be checked.
-#[allow(dead_code)] // Until the works that need them are in.
 pub enum Check {
     /// `ours` is at least `times` times better than `than`: faster, or more a second.
     Better {
@@ -45,15 +44,6 @@ pub enum Check {
         /// Our side.
         ours: &'static str,
         /// In the work's unit.
-        limit: f64,
-    },
-    /// Something else that was seen of `ours` is at most `limit`.
-    ExtraAtMost {
-        /// Our side.
-        ours: &'static str,
-        /// Which of the extras.
-        metric: &'static str,
-        /// In that one's unit.
         limit: f64,
     },
     /// Something else that was seen of `ours` is at most `times` times that of `of`.
@@ -117,14 +107,6 @@ impl Check {
             Check::AtLeast { ours, limit } => {
                 let text = format!("{}, at least {limit}", work.unit);
                 value(results.stat(ours), text, |value| value >= limit)
-            }
-            Check::ExtraAtMost {
-                ours,
-                metric,
-                limit,
-            } => {
-                let text = format!("{metric}, at most {limit}");
-                value(results.extra(ours, metric), text, |value| value <= limit)
             }
             Check::ExtraAtMostTimes {
                 ours,

@@ -6,6 +6,18 @@ use super::stat::Stat;
 use super::{Better, Work};
 use std::io::{self, Write};
 
+/// Prints what the figures depend on besides the code.
+pub fn print_machine() {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (load, kernel) = (read("/proc/loadavg"), read("/proc/sys/kernel/osrelease"));
+    let load = load.split(' ').next().unwrap_or_default();
+    let cores = common::process::cpu_count();
+    println!("{cores} cores, Linux {}, load {load}", kernel.trim());
+    if load.parse().is_ok_and(|load: f64| load > 0.5) {
+        println!("this machine is not quiet: ratios will be off, and most of all for small things");
+    }
+}
+
 /// Prints the figures of all sides, the best of ours first to compare with.
 pub fn print(work: &Work, results: &Results) {
     let good = match work.better {

@@ -2,7 +2,7 @@
 
 use super::pool_tasks::{WORKERS, nothing, rayon_pool};
 use crate::harness::time::mean_us;
-use crate::harness::{Account, Better, Must, Repetition, Side, Skip, Work};
+use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
 
 /// See the module.
 pub const WORK: Work = Work {
@@ -35,7 +35,20 @@ pub const WORK: Work = Work {
     musts: MUSTS,
 };
 
-const MUSTS: &[Must] = &[];
+const MUSTS: &[Must] = &[Must {
+    text: "3 us, or 30 x better than Python's Pool",
+    any: &[
+        Check::AtMost {
+            ours: "ours:Pool",
+            limit: 3.0,
+        },
+        Check::Better {
+            ours: "ours:Pool",
+            than: "py:mp.Pool",
+            times: 30.0,
+        },
+    ],
+}];
 
 fn procspawn() -> Result<Repetition, Skip> {
     const N: usize = 1_000;

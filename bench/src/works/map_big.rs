@@ -1,7 +1,7 @@
 //! Large arguments, one way.
 
 use super::pool_tasks::{WORKERS, procspawn_map};
-use crate::harness::{Account, Better, Must, Reading, Repetition, Side, Skip, Work};
+use crate::harness::{Account, Better, Check, Must, Reading, Repetition, Side, Skip, Work};
 use serde_bytes::ByteBuf;
 use std::time::Instant;
 
@@ -28,7 +28,33 @@ pub const WORK: Work = Work {
     musts: MUSTS,
 };
 
-const MUSTS: &[Must] = &[];
+const MUSTS: &[Must] = &[
+    Must {
+        text: "2 x the best peer: mpire",
+        any: &[better("py:mpire")],
+    },
+    Must {
+        text: "2 x the best peer: loky",
+        any: &[better("py:loky")],
+    },
+    Must {
+        text: "2 x the best peer: pebble",
+        any: &[better("py:pebble")],
+    },
+    Must {
+        text: "2 x the best peer: Python's Pool",
+        any: &[better("py:mp.Pool")],
+    },
+    Must {
+        text: "2 x the best peer: procspawn",
+        any: &[better("rust:procspawn::Pool(serde_bytes)")],
+    },
+];
+
+const fn better(than: &'static str) -> Check {
+    let (ours, times) = ("ours:Pool", 2.0);
+    Check::Better { ours, than, times }
+}
 
 const PAYLOADS: usize = 64;
 const SIZE: usize = 4 << 20;

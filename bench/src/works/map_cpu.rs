@@ -2,7 +2,7 @@
 
 use super::pool_tasks::{WORKERS, procspawn_map, rayon_pool, spin};
 use crate::harness::time::seconds;
-use crate::harness::{Account, Better, Must, Repetition, Side, Skip, Work};
+use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
 use rayon::prelude::*;
 
 /// All alike.
@@ -58,9 +58,21 @@ pub const UNEVEN: Work = Work {
     musts: UNEVEN_MUSTS,
 };
 
-const EVEN_MUSTS: &[Must] = &[];
+const EVEN_MUSTS: &[Must] = &[Must {
+    text: "efficiency at least 0.995",
+    any: &[Check::AtLeast {
+        ours: "ours:Pool",
+        limit: 0.995,
+    }],
+}];
 
-const UNEVEN_MUSTS: &[Must] = &[];
+const UNEVEN_MUSTS: &[Must] = &[Must {
+    text: "at most 1.05 x the best schedule",
+    any: &[Check::AtMost {
+        ours: "ours:Pool",
+        limit: 1.05,
+    }],
+}];
 
 /// The tasks' lengths in microseconds.
 fn even() -> Vec<u64> {

@@ -2,7 +2,7 @@
 
 use super::pool_tasks::{WORKERS, procspawn_map, rayon_pool, square};
 use crate::harness::time::per_second;
-use crate::harness::{Account, Better, Must, Repetition, Side, Skip, Work};
+use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
 use rayon::prelude::*;
 
 /// In the chunks that the pool picks.
@@ -67,9 +67,26 @@ pub const CHUNK_1: Work = Work {
     musts: CHUNK_1_MUSTS,
 };
 
-const CHUNKED_MUSTS: &[Must] = &[];
+const CHUNKED_MUSTS: &[Must] = &[
+    Must {
+        text: "8 x Python's Pool",
+        any: &[better(8.0, "py:mp.Pool")],
+    },
+    Must {
+        text: "not below procspawn, hand-chunked",
+        any: &[better(1.0, "rust:procspawn::Pool(hand-chunked)")],
+    },
+];
 
-const CHUNK_1_MUSTS: &[Must] = &[];
+const CHUNK_1_MUSTS: &[Must] = &[Must {
+    text: "20 x Python's Pool",
+    any: &[better(20.0, "py:mp.Pool")],
+}];
+
+const fn better(times: f64, than: &'static str) -> Check {
+    let ours = "ours:Pool";
+    Check::Better { ours, than, times }
+}
 
 const N: usize = 100_000;
 

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod apply_rtt;
+mod coroutines;
+mod manager;
 mod map_big;
 mod map_cpu;
 mod map_small;
@@ -36,6 +38,14 @@ pub const ALL: &[&Work] = &[
     &map_big::WORK,
     &pool_life::CREATE,
     &pool_life::IDLE,
+    &manager::APPEND,
+    &manager::APPEND_4,
+    &manager::GET,
+    &manager::SET,
+    &manager::PIPELINED,
+    &manager::MEMORY,
+    &coroutines::SLEEP,
+    &coroutines::TRIVIAL,
 ];
 
 /// A process of ours that is ended when the handle is dropped.

@@ -2,7 +2,7 @@
 
 use super::pool_tasks::nothing;
 use crate::harness::time::seconds;
-use crate::harness::{Account, Better, Must, Repetition, Side, Skip, Work};
+use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
 
 /// Made, used once and dropped.
 pub const CREATE: Work = Work {
@@ -49,9 +49,22 @@ pub const IDLE: Work = Work {
     musts: IDLE_MUSTS,
 };
 
-const CREATE_MUSTS: &[Must] = &[];
+const CREATE_MUSTS: &[Must] = &[Must {
+    text: "faster than Python's fork pool",
+    any: &[Check::Better {
+        ours: "ours:Pool",
+        than: "py:mp.Pool(fork)",
+        times: 1.0,
+    }],
+}];
 
-const IDLE_MUSTS: &[Must] = &[];
+const IDLE_MUSTS: &[Must] = &[Must {
+    text: "no CPU used (1 ms in 10 s: the harness's own asking)",
+    any: &[Check::AtMost {
+        ours: "ours:Pool",
+        limit: 1.0,
+    }],
+}];
 
 fn procspawn_create() -> Result<Repetition, Skip> {
     let all = || {

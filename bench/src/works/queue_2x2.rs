@@ -40,7 +40,9 @@ fn produce(queue: Queue<(u64, u64)>, go: Queue<()>) {
 
 fn consume(queue: Queue<(u64, u64)>, go: Queue<()>, done: Queue<()>) {
     for _ in go.iter().map_while(Result::ok) {
-        (0..EACH).for_each(|_| drop(queue.get().expect("nobody closes it")));
+        for _ in 0..EACH {
+            queue.get().expect("nobody closes it");
+        }
         done.put(()).expect("nobody closes it");
     }
 }

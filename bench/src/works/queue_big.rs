@@ -30,7 +30,7 @@ pub const WORK: Work = Work {
         ),
         Side::rust(
             "ours:put_bytes,get_with",
-            "512 messages, read in place",
+            "512 messages, lent in place, not read",
             || ours(|queue, _| Ok(queue.get_with(|bytes| black_box(bytes).len())?)),
         ),
         Side::rust("rust:ipc-channel(bytes)", "256 messages", ipc_bytes),
