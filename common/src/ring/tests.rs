@@ -1,6 +1,6 @@
 use super::*;
 
-pub(super) fn step(_: &'static str) {}
+pub(super) use deaths::step;
 
 fn ring(capacity: usize) -> Ring {
     Ring::create(RingConfig {
@@ -131,3 +131,7 @@ fn batches_go_under_one_lock() {
     assert_eq!(seen, Ok(vec![0; 20]));
     assert_eq!(ring.len(), 27);
 }
+
+mod deaths;
+mod fuzz;
+mod model;
