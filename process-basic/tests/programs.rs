@@ -1,0 +1,9 @@
+//! Runs each program and compares what it prints with the text at its top.
+
+testkit::programs! {
+    crash_contained
+    deadline
+    fork_closure
+    result
+    start_methods
+}
