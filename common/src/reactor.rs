@@ -41,7 +41,12 @@ pub(crate) async fn readable(fd: OwnedFd) -> io::Result<()> {
         .unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()))
 }
 
-fn handle() -> io::Result<&'static Handle> {
+/// The runtime itself, for tasks that never block.
+///
+/// # Errors
+///
+/// If its thread or descriptors cannot be made.
+pub(crate) fn handle() -> io::Result<&'static Handle> {
     static REACTOR: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = REACTOR.get() {
         return Ok(runtime.handle());

@@ -36,6 +36,7 @@
 
 mod gather;
 mod group;
+pub mod pool;
 
 pub use gather::{ChildError, Gather, GatherSettled, gather, gather_settled};
 pub use group::{GroupClosed, GroupError, Member, MemberLost, TaskGroup};

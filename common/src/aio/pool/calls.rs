@@ -1,0 +1,189 @@
+//! The callers' side: a call becomes a task for the driver, and its answer a value.
+//!
+//! To copy: the folder aio/pool/ and what its mod.rs names.
+
+use super::coroutine::{AsyncFunction, CallError, Chunk};
+use super::driver::{Event, Task};
+use super::error::TaskError;
+use crate::codec::{self, DecodeError};
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// What calls need of a pool. It does not keep the pool alive.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// One for each coroutine that may be under way.
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) next_id: Arc<AtomicU64>,
+    pub(super) terms: Terms,
+}
+
+/// Calls of an iterator's items, chunk by chunk, not yet begun.
+pub(super) type Chunks<R> = BoxStream<'static, BoxFuture<'static, Vec<Result<R, TaskError>>>>;
+
+/// The part of the builder's settings that concerns calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) workers: usize,
+    pub(super) in_flight: usize,
+    pub(super) window: usize,
+    pub(super) chunk_size: Option<usize>,
+    pub(super) retries: u32,
+    pub(super) task_timeout: Option<Duration>,
+}
+
+impl Client {
+    /// Runs `f` on each of `calls`, as one chunk; gives as many ends as there are calls.
+    pub(super) async fn run<F, A, R>(&self, f: F, calls: Vec<A>) -> Vec<Result<R, TaskError>>
+    where
+        F: AsyncFunction<A, Value = R>,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let count = calls.len();
+        match self.ends(f, calls).await {
+            Ok(ends) => ends
+                .into_iter()
+                .map(|end| end.map_err(|error| TaskError::of_call(error, self.terms.task_timeout)))
+                .collect(),
+            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn ends<F, A, R>(
+        &self,
+        f: F,
+        calls: Vec<A>,
+    ) -> Result<Vec<Result<R, CallError>>, TaskError>
+    where
+        F: AsyncFunction<A, Value = R>,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let entry = Chunk::entry(f)?;
+        let count = calls.len();
+        let args = codec::encode(&calls)?;
+        drop(calls);
+        let permit = Arc::clone(&self.permits)
+            .acquire_many_owned(u32::try_from(count).unwrap_or(u32::MAX))
+            .await
+            .map_err(|_| TaskError::Closed)?;
+        let (end, answer) = oneshot::channel();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let task = Task {
+            id,
+            entry,
+            args,
+            calls: count,
+            retries: self.terms.retries,
+            end,
+            _permit: permit,
+        };
+        self.events
+            .send(Event::Run(task))
+            .map_err(|_| TaskError::Closed)?;
+        let bytes = self.answer(id, answer).await?;
+        let ends: Vec<Result<R, CallError>> = codec::decode(&bytes)?;
+        match ends.len() == count {
+            true => Ok(ends),
+            false => Err(TaskError::Decode(DecodeError {
+                type_name: std::any::type_name::<R>().into(),
+                length: bytes.len(),
+                reason: format!("{} results for {count} calls", ends.len()),
+            })),
+        }
+    }
+
+    /// Waits for the answer; if this future is dropped before, the task is cancelled.
+    async fn answer(
+        &self,
+        id: u64,
+        answer: oneshot::Receiver<Result<Vec<u8>, TaskError>>,
+    ) -> Result<Vec<u8>, TaskError> {
+        let mut cancel = CancelOnDrop(Some((&self.events, id)));
+        let answer = answer.await;
+        cancel.0 = None;
+        answer.unwrap_or(Err(TaskError::Closed))
+    }
+
+    /// Chunks of calls, to be polled together.
+    pub(super) fn chunks<F, I, T, R>(&self, f: F, mut items: I, chunk: usize) -> Chunks<R>
+    where
+        F: AsyncFunction<(T,), Value = R>,
+        I: Iterator<Item = T> + Send + 'static,
+        T: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let client = self.clone();
+        let chunks = std::iter::from_fn(move || {
+            let calls: Vec<(T,)> = items.by_ref().take(chunk).map(|item| (item,)).collect();
+            let client = client.clone();
+            if calls.is_empty() {
+                return None;
+            }
+            Some(async move { client.run(f, calls).await }.boxed())
+        });
+        stream::iter(chunks).boxed()
+    }
+
+    /// Python's rule, four chunks for each worker, but never more than a quarter of what a
+    /// worker runs at the same time: a chunk comes back when its slowest call has ended, and
+    /// only then makes room.
+    pub(super) fn chunk_of(&self, items: usize) -> usize {
+        let terms = &self.terms;
+        terms
+            .chunk_size
+            .unwrap_or(items.div_ceil(terms.workers * 4).min(terms.in_flight / 4))
+            .clamp(1, terms.in_flight)
+    }
+
+    /// Of an iterator whose length is not known.
+    pub(super) fn chunk_of_stream(&self) -> usize {
+        self.terms
+            .chunk_size
+            .unwrap_or(1)
+            .clamp(1, self.terms.in_flight)
+    }
+
+    /// How many chunks of that size may be under way.
+    pub(super) fn chunks_ahead(&self, chunk: usize) -> usize {
+        (self.terms.window / chunk).max(1)
+    }
+
+    /// The permits are given in the order in which they are asked for: who gets all of them is
+    /// the only one.
+    pub(super) async fn finish(&self) {
+        let all = u32::try_from(self.terms.window).unwrap_or(u32::MAX);
+        let _ = self.permits.acquire_many(all).await;
+    }
+
+    /// Ends the workers, and waits until they have ended.
+    pub(super) fn terminate(&self) {
+        self.permits.close();
+        let (gone, wait) = std::sync::mpsc::channel();
+        if self.events.send(Event::Terminate(gone)).is_ok() {
+            // They are killed, which takes milliseconds; the limit is for the case that this is
+            // the driver's own thread, which would wait for itself.
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+struct CancelOnDrop<'a>(Option<(&'a mpsc::UnboundedSender<Event>, u64)>);
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some((events, id)) = self.0 {
+            // If the pool has gone, so has the task.
+            let _ = events.send(Event::Cancel(id));
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The pool's side: one tokio task that hands chunks to workers and answers for them.
+//!
+//! It is the only one that changes the pool's state, and it never blocks: everything that happens
+//! comes to it as an [`Event`].
+//!
+//! To copy: the folder aio/pool/ and what its mod.rs names.
+
+use super::error::TaskError;
+use super::host::{Worker, host};
+use super::slot::Slot;
+use super::wire::ToWorker;
+use super::worker::Orders;
+use crate::function::{EntryRef, Failure};
+use crate::process;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+/// A chunk on its way.
+pub(super) struct Task {
+    pub(super) id: u64,
+    pub(super) entry: EntryRef,
+    pub(super) args: Vec<u8>,
+    /// How many coroutines it holds.
+    pub(super) calls: usize,
+    /// How many more workers it may lose.
+    pub(super) retries: u32,
+    pub(super) end: oneshot::Sender<Result<Vec<u8>, TaskError>>,
+    /// Its share of what may be under way in the pool; given back when it goes.
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+/// What happens to a pool.
+pub(super) enum Event {
+    Run(Task),
+    /// Nobody waits for this task any more.
+    Cancel(u64),
+    /// End at once; answer when every worker has been reaped.
+    Terminate(std::sync::mpsc::Sender<()>),
+    /// Something about the worker in this place; of no interest if it is not this generation's.
+    Slot {
+        slot: usize,
+        generation: u64,
+        what: FromSlot,
+    },
+}
+
+/// What happens to a worker.
+pub(super) enum FromSlot {
+    Started(Arc<Worker>),
+    NotStarted(String),
+    Connected(mpsc::UnboundedSender<Vec<u8>>),
+    Taken(u64),
+    Done(u64, Result<Vec<u8>, Failure>),
+    /// Nothing more will come from it.
+    Silent,
+    /// Its process has ended, and how.
+    Ended(String),
+}
+
+/// Makes the description of a worker's process.
+pub(super) type Describe = Arc<dyn Fn() -> process::Builder + Send + Sync>;
+
+/// What the builder was told.
+pub(super) struct Settings {
+    pub(super) workers: usize,
+    pub(super) threads: usize,
+    pub(super) in_flight: usize,
+    pub(super) task_timeout: Option<Duration>,
+    pub(super) hard_timeout: Option<Duration>,
+    pub(super) process: Describe,
+}
+
+/// A chunk that a worker has.
+struct Sent {
+    task: Task,
+    slot: usize,
+    /// How many were sent before, to any worker.
+    number: u64,
+    /// How many this worker was sent, with this one.
+    place: u64,
+    overdue: bool,
+}
+
+pub(super) struct Driver {
+    pub(super) settings: Settings,
+    pub(super) address: String,
+    pub(super) key: u128,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    waiting: VecDeque<Task>,
+    sent: HashMap<u64, Sent>,
+    slots: Vec<Slot>,
+    /// When each chunk sent has to be back; in order, since all have the same time.
+    deadlines: VecDeque<(Instant, u64, u64)>,
+    /// How many chunks were sent.
+    number: u64,
+}
+
+impl Driver {
+    pub(super) fn new(
+        settings: Settings,
+        address: String,
+        key: u128,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        Driver {
+            slots: (0..settings.workers).map(|_| Slot::default()).collect(),
+            settings,
+            address,
+            key,
+            events,
+            waiting: VecDeque::new(),
+            sent: HashMap::new(),
+            deadlines: VecDeque::new(),
+            number: 0,
+        }
+    }
+
+    /// Runs the pool until it is told to terminate.
+    pub(super) async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
+        (0..self.slots.len()).for_each(|slot| self.start(slot));
+        let mut batch = Vec::new();
+        loop {
+            let deadline = self.deadlines.front().map(|deadline| deadline.0);
+            tokio::select! {
+                _ = events.recv_many(&mut batch, 256) => {}
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            }
+            for event in batch.drain(..) {
+                if let Event::Terminate(gone) = event {
+                    return self.terminate(gone);
+                }
+                self.handle(event);
+            }
+            self.enforce_deadlines();
+            self.hand_out();
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Run(task) => self.waiting.push_back(task),
+            Event::Cancel(id) => self.cancel(id),
+            Event::Terminate(_) => {}
+            Event::Slot {
+                slot,
+                generation,
+                what,
+            } => {
+                if self
+                    .slots
+                    .get(slot)
+                    .is_some_and(|s| s.generation == generation)
+                {
+                    self.handle_slot(slot, what);
+                }
+            }
+        }
+    }
+
+    fn handle_slot(&mut self, at: usize, what: FromSlot) {
+        let slot = &mut self.slots[at];
+        match what {
+            FromSlot::Started(process) => slot.process = Some(process),
+            FromSlot::NotStarted(reason) => {
+                slot.ended = Some(reason);
+                slot.silent = true;
+            }
+            FromSlot::Connected(outbox) => {
+                slot.connected = true;
+                slot.outbox = Some(outbox);
+            }
+            FromSlot::Taken(count) => slot.taken = count,
+            FromSlot::Done(id, end) => self.done(at, id, end),
+            FromSlot::Silent => {
+                slot.silent = true;
+                slot.outbox = None;
+                // It closed its socket, or talks nonsense: it is of no use alive.
+                slot.kill();
+            }
+            FromSlot::Ended(reason) => slot.ended = Some(reason),
+        }
+        if let Some(reason) = self.slots[at].take_end() {
+            self.bury(at, &reason);
+        }
+    }
+
+    fn done(&mut self, slot: usize, id: u64, end: Result<Vec<u8>, Failure>) {
+        // A worker may answer only for what it has.
+        if self.sent.get(&id).is_none_or(|sent| sent.slot != slot) {
+            return;
+        }
+        if let Some(Sent { task, .. }) = self.sent.remove(&id) {
+            self.slots[slot].in_flight -= task.calls;
+            // If nobody waits any more, that is their business.
+            let _ = task.end.send(end.map_err(TaskError::from));
+        }
+    }
+
+    fn cancel(&mut self, id: u64) {
+        // What still waits is left out when its turn comes.
+        if let Some(sent) = self.sent.get(&id) {
+            self.slots[sent.slot].send(&ToWorker::Cancel { id }, &[]);
+        }
+    }
+
+    /// Gives what waits to the workers that have most room.
+    fn hand_out(&mut self) {
+        while let Some(task) = self.waiting.front() {
+            if task.end.is_closed() {
+                self.waiting.pop_front();
+                continue;
+            }
+            let Some(slot) = self.roomiest(task.calls) else {
+                return self.start_missing();
+            };
+            if let Some(task) = self.waiting.pop_front() {
+                self.send(task, slot);
+            }
+        }
+    }
+
+    fn roomiest(&self, calls: usize) -> Option<usize> {
+        let room = |slot: &Slot| self.settings.in_flight.saturating_sub(slot.in_flight);
+        (0..self.slots.len())
+            .filter(|&at| self.slots[at].outbox.is_some() && room(&self.slots[at]) >= calls)
+            .max_by_key(|&at| room(&self.slots[at]))
+    }
+
+    fn send(&mut self, task: Task, at: usize) {
+        let slot = &mut self.slots[at];
+        let head = ToWorker::Run {
+            id: task.id,
+            entry: task.entry,
+            timeout: self.settings.task_timeout,
+        };
+        slot.send(&head, &task.args);
+        slot.sent += 1;
+        slot.in_flight += task.calls;
+        self.number += 1;
+        if let Some(limit) = self.settings.hard_timeout {
+            self.deadlines
+                .push_back((Instant::now() + limit, task.id, self.number));
+        }
+        let sent = Sent {
+            slot: at,
+            number: self.number,
+            place: slot.sent,
+            overdue: false,
+            task,
+        };
+        self.sent.insert(sent.task.id, sent);
+    }
+
+    /// Kills the workers of chunks that should be back: their loop is blocked, or the coroutine's
+    /// own timeout would have ended it.
+    fn enforce_deadlines(&mut self) {
+        while let Some(&(deadline, id, number)) = self.deadlines.front() {
+            // What is back, or with another worker by now, is forgotten early.
+            if let Some(sent) = self.sent.get_mut(&id)
+                && sent.number == number
+            {
+                if deadline > Instant::now() {
+                    return;
+                }
+                sent.overdue = true;
+                self.slots[sent.slot].kill();
+            }
+            self.deadlines.pop_front();
+        }
+    }
+
+    /// Answers for what a dead worker had, and puts another in its place.
+    fn bury(&mut self, at: usize, reason: &str) {
+        let dead = self.slots[at].replace();
+        if !dead.connected {
+            return self.give_up_if_none_starts(reason);
+        }
+        let mut lost: Vec<u64> = self
+            .sent
+            .values()
+            .filter(|sent| sent.slot == at)
+            .map(|sent| sent.task.id)
+            .collect();
+        lost.sort_unstable();
+        for id in lost.into_iter().rev() {
+            if let Some(sent) = self.sent.remove(&id) {
+                self.answer_for(sent, dead.taken, dead.pid, reason);
+            }
+        }
+        self.start(at);
+    }
+
+    fn answer_for(&mut self, sent: Sent, taken: u64, pid: u32, reason: &str) {
+        let mut task = sent.task;
+        if sent.place > taken {
+            // It has not even been started: to whoever waits nothing has happened.
+            return self.waiting.push_front(task);
+        }
+        let error = match self.settings.hard_timeout.filter(|_| sent.overdue) {
+            Some(after) => TaskError::TimedOut { after },
+            None if task.retries > 0 => {
+                task.retries -= 1;
+                return self.waiting.push_front(task);
+            }
+            None => TaskError::WorkerDied {
+                pid,
+                reason: reason.to_owned(),
+            },
+        };
+        let _ = task.end.send(Err(error));
+    }
+
+    /// Workers that could not be started are tried again when there is work for them.
+    fn start_missing(&mut self) {
+        // In no hurry, unless it is the only hope.
+        let none = self.slots.iter().all(Slot::is_vacant);
+        for at in 0..self.slots.len() {
+            if self.slots[at].is_vacant() && (none || self.slots[at].has_rested()) {
+                self.start(at);
+            }
+        }
+    }
+
+    fn give_up_if_none_starts(&mut self, reason: &str) {
+        if self.slots.iter().all(Slot::is_vacant) {
+            for task in self.waiting.drain(..) {
+                let _ = task.end.send(Err(TaskError::NoWorker {
+                    reason: reason.to_owned(),
+                }));
+            }
+        }
+    }
+
+    fn start(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        slot.hosted = true;
+        let orders = Orders {
+            address: self.address.clone(),
+            key: self.key,
+            slot: at as u64,
+            generation: slot.generation,
+            threads: self.settings.threads,
+        };
+        let builder = (self.settings.process)().daemon(true);
+        tokio::spawn(host(at, orders, builder, self.events.clone()));
+    }
+
+    /// Whoever still waits is told that the pool is closed, by its `end` being dropped.
+    fn terminate(mut self, gone: std::sync::mpsc::Sender<()>) {
+        let processes: Vec<_> = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.process.take())
+            .collect();
+        tokio::task::spawn_blocking(move || {
+            processes.iter().for_each(|process| drop(process.kill()));
+            processes.iter().for_each(|process| drop(process.join()));
+            drop(gone);
+        });
+    }
+}
