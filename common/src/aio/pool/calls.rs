@@ -4,8 +4,10 @@
 
 use super::coroutine::{AsyncFunction, CallError, Chunk};
 use super::driver::{Event, Task};
-use super::error::TaskError;
+use super::error::{Lost, TaskError, TaskId};
+
 use crate::codec::{self, DecodeError};
+use crate::function::{EntryRef, Failure};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
@@ -41,77 +43,85 @@ pub(super) struct Terms {
 }
 
 impl Client {
-    /// Runs `f` on each of `calls`, as one chunk; gives as many ends as there are calls.
-    pub(super) async fn run<F, A, R>(&self, f: F, calls: Vec<A>) -> Vec<Result<R, TaskError>>
-    where
-        F: AsyncFunction<A, Value = R>,
-        A: Serialize + DeserializeOwned + Send + 'static,
-        R: Serialize + DeserializeOwned + Send + 'static,
-    {
-        let count = calls.len();
-        match self.ends(f, calls).await {
-            Ok(ends) => ends
-                .into_iter()
-                .map(|end| end.map_err(|error| TaskError::of_call(error, self.terms.task_timeout)))
-                .collect(),
-            Err(error) => (0..count).map(|_| Err(error.clone())).collect(),
-        }
-    }
-
-    async fn ends<F, A, R>(
+    /// Runs `f` on each of `calls`, as one chunk; gives as many ends as there are calls. The first
+    /// is number `base` of its `map`.
+    pub(super) async fn run<F, A, R>(
         &self,
         f: F,
         calls: Vec<A>,
-    ) -> Result<Vec<Result<R, CallError>>, TaskError>
+        base: Option<usize>,
+    ) -> Vec<Result<R, TaskError>>
     where
         F: AsyncFunction<A, Value = R>,
         A: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
-        let entry = Chunk::entry(f)?;
+        let task = |place| TaskId {
+            function: std::any::type_name::<F>().to_owned(),
+            index: base.map(|base| base + place),
+        };
         let count = calls.len();
-        let args = codec::encode(&calls)?;
+        match self.ends(f, calls).await {
+            Ok(ends) => (0..)
+                .zip(ends)
+                .map(|(place, end): (usize, Result<R, CallError>)| {
+                    end.map_err(|error| error.into_error(self.terms.task_timeout, task(place)))
+                })
+                .collect(),
+            Err(whole) => (0..count)
+                .map(|place| Err(whole.clone().into_error(task(place))))
+                .collect(),
+        }
+    }
+
+    async fn ends<F, A, R>(&self, f: F, calls: Vec<A>) -> Result<Vec<Result<R, CallError>>, Lost>
+    where
+        F: AsyncFunction<A, Value = R>,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let entry = Chunk::entry(f).map_err(Failure::Entry)?;
+        let count = calls.len();
+        let args = codec::encode(&calls).map_err(Failure::Result)?;
         drop(calls);
+        let bytes = self.answer(entry, args, count).await?;
+        let ends: Vec<Result<R, CallError>> = codec::decode(&bytes).map_err(Failure::Arguments)?;
+        match ends.len() == count {
+            true => Ok(ends),
+            false => Err(Lost::Failed(Failure::Arguments(DecodeError {
+                type_name: std::any::type_name::<R>().into(),
+                length: bytes.len(),
+                reason: format!("{} results for {count} calls", ends.len()),
+            }))),
+        }
+    }
+
+    /// Sends a chunk off and waits for its answer; if this future is dropped meanwhile, the chunk is
+    /// cancelled.
+    async fn answer(&self, entry: EntryRef, args: Vec<u8>, calls: usize) -> Result<Vec<u8>, Lost> {
+        let permits = u32::try_from(calls).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.permits)
-            .acquire_many_owned(u32::try_from(count).unwrap_or(u32::MAX))
+            .acquire_many_owned(permits)
             .await
-            .map_err(|_| TaskError::Closed)?;
+            .map_err(|_| Lost::Closed)?;
         let (end, answer) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let task = Task {
             id,
             entry,
             args,
-            calls: count,
+            calls,
             retries: self.terms.retries,
             end,
             _permit: permit,
         };
         self.events
             .send(Event::Run(task))
-            .map_err(|_| TaskError::Closed)?;
-        let bytes = self.answer(id, answer).await?;
-        let ends: Vec<Result<R, CallError>> = codec::decode(&bytes)?;
-        match ends.len() == count {
-            true => Ok(ends),
-            false => Err(TaskError::Decode(DecodeError {
-                type_name: std::any::type_name::<R>().into(),
-                length: bytes.len(),
-                reason: format!("{} results for {count} calls", ends.len()),
-            })),
-        }
-    }
-
-    /// Waits for the answer; if this future is dropped before, the task is cancelled.
-    async fn answer(
-        &self,
-        id: u64,
-        answer: oneshot::Receiver<Result<Vec<u8>, TaskError>>,
-    ) -> Result<Vec<u8>, TaskError> {
+            .map_err(|_| Lost::Closed)?;
         let mut cancel = CancelOnDrop(Some((&self.events, id)));
         let answer = answer.await;
         cancel.0 = None;
-        answer.unwrap_or(Err(TaskError::Closed))
+        answer.unwrap_or(Err(Lost::Closed))
     }
 
     /// Chunks of calls, to be polled together.
@@ -123,13 +133,16 @@ impl Client {
         R: Serialize + DeserializeOwned + Send + 'static,
     {
         let client = self.clone();
+        let mut base = 0;
         let chunks = std::iter::from_fn(move || {
             let calls: Vec<(T,)> = items.by_ref().take(chunk).map(|item| (item,)).collect();
             let client = client.clone();
             if calls.is_empty() {
                 return None;
             }
-            Some(async move { client.run(f, calls).await }.boxed())
+            let first = base;
+            base += calls.len();
+            Some(async move { client.run(f, calls, Some(first)).await }.boxed())
         });
         stream::iter(chunks).boxed()
     }

@@ -5,14 +5,15 @@
 //!
 //! To copy: the folder aio/pool/ and what its mod.rs names.
 
-use super::error::TaskError;
+use super::error::Lost;
 use super::host::{Worker, host};
-use super::slot::Slot;
+use super::slot::{Dead, Slot};
 use super::wire::ToWorker;
 use super::worker::Orders;
 use crate::function::{EntryRef, Failure};
 use crate::process;
 use std::collections::{HashMap, VecDeque};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -27,7 +28,7 @@ pub(super) struct Task {
     pub(super) calls: usize,
     /// How many more workers it may lose.
     pub(super) retries: u32,
-    pub(super) end: oneshot::Sender<Result<Vec<u8>, TaskError>>,
+    pub(super) end: oneshot::Sender<Result<Vec<u8>, Lost>>,
     /// Its share of what may be under way in the pool; given back when it goes.
     pub(super) _permit: OwnedSemaphorePermit,
 }
@@ -56,12 +57,18 @@ pub(super) enum FromSlot {
     Done(u64, Result<Vec<u8>, Failure>),
     /// Nothing more will come from it.
     Silent,
-    /// Its process has ended, and how.
-    Ended(String),
+    /// Its process has ended.
+    Ended(Ending),
 }
 
 /// Makes the description of a worker's process.
 pub(super) type Describe = Arc<dyn Fn() -> process::Builder + Send + Sync>;
+
+/// How a worker's process ended.
+pub(super) struct Ending {
+    pub(super) status: Option<ExitStatus>,
+    pub(super) reason: String,
+}
 
 /// What the builder was told.
 pub(super) struct Settings {
@@ -165,7 +172,8 @@ impl Driver {
         match what {
             FromSlot::Started(process) => slot.process = Some(process),
             FromSlot::NotStarted(reason) => {
-                slot.ended = Some(reason);
+                let status = None;
+                slot.ended = Some(Ending { status, reason });
                 slot.silent = true;
             }
             FromSlot::Connected(outbox) => {
@@ -180,10 +188,10 @@ impl Driver {
                 // It closed its socket, or talks nonsense: it is of no use alive.
                 slot.kill();
             }
-            FromSlot::Ended(reason) => slot.ended = Some(reason),
+            FromSlot::Ended(ending) => slot.ended = Some(ending),
         }
-        if let Some(reason) = self.slots[at].take_end() {
-            self.bury(at, &reason);
+        if let Some(ending) = self.slots[at].take_end() {
+            self.bury(at, &ending);
         }
     }
 
@@ -195,7 +203,7 @@ impl Driver {
         if let Some(Sent { task, .. }) = self.sent.remove(&id) {
             self.slots[slot].in_flight -= task.calls;
             // If nobody waits any more, that is their business.
-            let _ = task.end.send(end.map_err(TaskError::from));
+            let _ = task.end.send(end.map_err(Lost::Failed));
         }
     }
 
@@ -273,10 +281,10 @@ impl Driver {
     }
 
     /// Answers for what a dead worker had, and puts another in its place.
-    fn bury(&mut self, at: usize, reason: &str) {
+    fn bury(&mut self, at: usize, ending: &Ending) {
         let dead = self.slots[at].replace();
         if !dead.connected {
-            return self.give_up_if_none_starts(reason);
+            return self.give_up_if_none_starts(&ending.reason);
         }
         let mut lost: Vec<u64> = self
             .sent
@@ -287,27 +295,27 @@ impl Driver {
         lost.sort_unstable();
         for id in lost.into_iter().rev() {
             if let Some(sent) = self.sent.remove(&id) {
-                self.answer_for(sent, dead.taken, dead.pid, reason);
+                self.answer_for(sent, &dead, ending.status);
             }
         }
         self.start(at);
     }
 
-    fn answer_for(&mut self, sent: Sent, taken: u64, pid: u32, reason: &str) {
+    fn answer_for(&mut self, sent: Sent, dead: &Dead, status: Option<ExitStatus>) {
         let mut task = sent.task;
-        if sent.place > taken {
+        if sent.place > dead.taken {
             // It has not even been started: to whoever waits nothing has happened.
             return self.waiting.push_front(task);
         }
         let error = match self.settings.hard_timeout.filter(|_| sent.overdue) {
-            Some(after) => TaskError::TimedOut { after },
+            Some(after) => Lost::TimedOut { after },
             None if task.retries > 0 => {
                 task.retries -= 1;
                 return self.waiting.push_front(task);
             }
-            None => TaskError::WorkerDied {
-                pid,
-                reason: reason.to_owned(),
+            None => Lost::Died {
+                pid: dead.pid,
+                status,
             },
         };
         let _ = task.end.send(Err(error));
@@ -327,7 +335,7 @@ impl Driver {
     fn give_up_if_none_starts(&mut self, reason: &str) {
         if self.slots.iter().all(Slot::is_vacant) {
             for task in self.waiting.drain(..) {
-                let _ = task.end.send(Err(TaskError::NoWorker {
+                let _ = task.end.send(Err(Lost::NoWorkers {
                     reason: reason.to_owned(),
                 }));
             }

@@ -2,7 +2,7 @@
 //!
 //! To copy: the folder aio/pool/ and what its mod.rs names.
 
-use super::driver::{Event, FromSlot};
+use super::driver::{Ending, Event, FromSlot};
 use super::wire::{self, FromWorker};
 use super::worker::{self, Orders};
 use crate::process::{Builder, Process};
@@ -48,8 +48,9 @@ pub(super) async fn host(
         Ok(Err(error)) => format!("it could not serve: {error}"),
         Err(error) => error.to_string(),
     };
+    let status = process.exit_status();
     drop(process);
-    tell(FromSlot::Ended(reason));
+    tell(FromSlot::Ended(Ending { status, reason }));
     tokio::time::sleep(LAST_WORDS).await;
     tell(FromSlot::Silent);
 }

@@ -38,7 +38,7 @@ mod worker;
 
 pub use builder::Builder;
 pub use coroutine::AsyncFunction;
-pub use error::{PoolError, TaskError};
+pub use error::{PoolError, TaskError, TaskId};
 
 use calls::Client;
 use futures::{Stream, StreamExt, stream};
@@ -110,7 +110,7 @@ impl Pool {
     {
         let client = self.client.clone();
         async move {
-            let mut ends = client.run(f, vec![args]).await;
+            let mut ends = client.run(f, vec![args], None).await;
             ends.pop().unwrap_or(Err(TaskError::Closed))
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! To copy: the folder aio/pool/ and what its mod.rs names.
 
+use super::driver::Ending;
 use super::host::Worker;
 use super::wire::{self, ToWorker};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(super) struct Slot {
     pub(super) sent: u64,
     pub(super) taken: u64,
     /// How its process ended.
-    pub(super) ended: Option<String>,
+    pub(super) ended: Option<Ending>,
     /// Nothing more will come from its socket.
     pub(super) silent: bool,
     /// When the one before ended.
@@ -68,7 +69,7 @@ impl Slot {
     }
 
     /// How it ended, once its process has ended and everything it said is known.
-    pub(super) fn take_end(&mut self) -> Option<String> {
+    pub(super) fn take_end(&mut self) -> Option<Ending> {
         match self.silent {
             true => self.ended.take(),
             false => None,
