@@ -32,7 +32,9 @@
 //! cancelling one is dropping it at the await where it stands: its destructors are the cleanup,
 //! it cannot catch the cancellation, and an error in its cleanup has nowhere to go.
 //!
-//! To copy: aio/mod.rs, aio/gather.rs, aio/group.rs, panic.rs.
+//! And for work that computes as well as waits, [`pool`]: processes, each with many coroutines.
+//!
+//! To copy: aio/mod.rs without its line for the pool, aio/gather.rs, aio/group.rs, panic.rs.
 
 mod gather;
 mod group;
