@@ -2,6 +2,8 @@
 
 use crate::harness::time::{per_second, seconds};
 use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
+use common::aio::pool::Pool;
+use futures::executor::block_on;
 use std::time::Duration;
 
 /// Many that wait.
@@ -14,6 +16,7 @@ pub const SLEEP: Work = Work {
     reps: 3,
     account: Account::Beside,
     sides: &[
+        Side::rust(OURS, "aio::pool::Pool::map, 4,000 coroutines", our_sleep),
         Side::python(
             "py:Pool x asyncio",
             "Pool(4), asyncio.gather in each",
@@ -47,6 +50,7 @@ pub const TRIVIAL: Work = Work {
     reps: 5,
     account: Account::No,
     sides: &[
+        Side::rust(OURS, "aio::pool::Pool::map", our_trivial),
         Side::python(
             "py:asyncio.gather",
             "in one process",
@@ -74,6 +78,30 @@ const N: u64 = 100_000;
 
 async fn trivial(x: u64) -> u64 {
     x
+}
+
+async fn sleep(_: u64) {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+fn our_sleep() -> Result<Repetition, Skip> {
+    let pool = Pool::new(4)?;
+    let all = move || {
+        let slept = block_on(pool.map(sleep, 0..4_000u64))?;
+        assert_eq!(slept.len(), 4_000);
+        Ok(())
+    };
+    Ok(seconds(all, |seconds| seconds))
+}
+
+fn our_trivial() -> Result<Repetition, Skip> {
+    let pool = Pool::new(2)?;
+    let all = move || {
+        let same = block_on(pool.map(trivial, 0..N))?;
+        assert!(same.into_iter().eq(0..N));
+        Ok(())
+    };
+    Ok(per_second(N as usize, all))
 }
 
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
