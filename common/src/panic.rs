@@ -65,7 +65,8 @@ thread_local! {
     static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-fn note_locations() {
+/// Puts the hook in place that notes where a panic happens; [`catch`] does so by itself.
+pub(crate) fn note_locations() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let print = panic::take_hook();

@@ -1,17 +1,24 @@
-//! The fork server: a small clean process that forks on request.
+//! The fork server: a small clean process that forks on request, or rather just before.
 //!
 //! ```text
-//!  this process                 | fork server (spawned)         | new process
+//!  this process                 | spare, forked in advance      | fork server (spawned)
 //!  request: hello, lifeline,    |                               |
-//!    cwd, streams      -------> | fork ---------------------->  | takes its lifeline and streams,
-//!  pid, pidfd          <------- | remembers it                  |   runs the function
-//!                      <======================= lifeline ====== |   result
-//!  exit status         <------- | reaps it, tells its lifeline  X
+//!    cwd, streams      -------> | tells the server -----------> | watches it from now on,
+//!  pid, pidfd          <------- | takes its place and streams   |   forks the next spare
+//!        result        <======= | runs the function, ends       |
+//!        exit status   <------- X --------- on the lifeline --- | reaps it
 //! ```
 //!
-//! It is spawned at the first use and ends with the process that uses it. It has one thread and
-//! little memory, so its fork is cheap and safe. The new process is a child of the server, which
-//! therefore takes its exit status and passes it on; everything else is as in the other methods.
+//! The server is spawned at the first use and ends with the process that uses it. It has one
+//! thread and little memory, so its fork is cheap and safe. It keeps one fork ready, the spare,
+//! which reads the next request itself: a start waits neither for the server nor for a fork. The
+//! new process is a child of the server, which therefore takes its exit status and passes it on;
+//! everything else is as in the other methods.
+//!
+//! A spare killed at any step loses at most the start that it had taken. If it dies without having
+//! told the server, nobody knows whether it had taken one: then the server closes the connection,
+//! which tells the one who waits, and stays only to see its other children to their end; the next
+//! start brings up another server.
 //!
 //! To copy: the folder process/ and what its mod.rs names.
 
@@ -55,11 +62,14 @@ struct Server {
 }
 
 static SERVER: Mutex<Option<Server>> = Mutex::new(None);
+/// Servers that take no more requests but have children yet.
+static RETIRED: Mutex<Vec<Process<()>>> = Mutex::new(Vec::new());
 
 /// In a process just forked: its parent's server is not its own. The handle is kept from its
 /// destructor's duties by not being its owner.
 pub(super) fn forget() {
     *lock(&SERVER) = None;
+    lock(&RETIRED).clear();
 }
 
 /// How the environment of a process forked now must be changed to be this process's, with the
@@ -79,8 +89,8 @@ pub(super) fn environment_changes(
 ///
 /// # Errors
 ///
-/// [`SpawnError::Os`]. If the server was found dead before it read the request, another is
-/// started; if it died in the middle of the fork, that is an error, for the process may have run.
+/// [`SpawnError::Os`]. If the request was not read, because the server had been killed, another is
+/// started; if it was read and not answered, that is an error, for the function may have run.
 pub(super) fn fork(
     name: &str,
     hello: &[u8],
@@ -92,27 +102,47 @@ pub(super) fn fork(
         step,
         error,
     };
+    sweep();
     let mut slot = lock(&SERVER);
-    for _ in 0..2 {
+    // A server found dead is replaced; the second that is would be a reason to wonder.
+    for _ in 0..3 {
         let server = match slot.take().filter(Server::is_usable) {
             Some(server) => slot.insert(server),
             None => slot.insert(Server::start()?),
         };
         match server.request(hello, link, streams) {
-            Err(Request::NotRead) => *slot = None,
+            Err(Request::NotRead) => retire(slot.take()),
+            Err(Request::Lost) => {
+                retire(slot.take());
+                return Err(os(
+                    "the new process was killed as it began",
+                    Errno::ECONNABORTED,
+                ));
+            }
             Err(Request::Refused(error)) => return Err(os("fork in the fork server", error)),
             Ok(born) => return Ok(born),
         }
     }
     Err(os(
-        "the fork server, killed twice in a row",
+        "the fork server, killed again and again",
         Errno::ECONNRESET,
     ))
 }
 
+/// Reaps servers that have seen their last child to its end.
+pub(super) fn sweep() {
+    lock(&RETIRED).retain(Process::is_alive);
+}
+
+fn retire(server: Option<Server>) {
+    lock(&RETIRED).extend(server.map(|server| server.process));
+}
+
 enum Request {
-    /// The server is gone and did not see the request.
+    /// Nobody has seen the request.
     NotRead,
+    /// Somebody has seen it and died.
+    Lost,
     Refused(Errno),
 }
 
@@ -165,7 +195,7 @@ impl Server {
             Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(Request::NotRead),
             other => other.map_err(Request::Refused)?,
         }
-        self.answer()
+        self.answer(link)
     }
 
     fn send(&self, hello: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
@@ -189,11 +219,16 @@ impl Server {
         }
     }
 
-    fn answer(&self) -> Result<Born, Request> {
+    fn answer(&self, link: &Link) -> Result<Born, Request> {
+        // The server speaks on the lifeline if the one that took the request has died.
+        let ready = wait::readable(&[self.control.as_fd(), link.ours.as_fd()], None);
+        if ready.map_err(Request::Refused)?.first() != Some(&0) {
+            return Err(Request::Lost);
+        }
         match packet::receive(self.control.as_fd(), true) {
             Err(ReceiveError::Os(Errno::ECONNRESET)) => Err(Request::NotRead),
             Err(ReceiveError::Os(error)) => Err(Request::Refused(error)),
-            Err(_) => Err(Request::Refused(Errno::ECONNABORTED)),
+            Err(_) => Err(Request::Lost),
             Ok(Packet {
                 kind: Kind::Forked,
                 body,
@@ -223,34 +258,115 @@ struct Ward {
     lifeline: OwnedFd,
 }
 
+/// What the server keeps.
+struct Keeper {
+    /// Where requests come from; `None` once it takes no more.
+    control: Option<OwnedFd>,
+    /// Where a spare says that it has taken one: the server's end and the spares'.
+    taken: (OwnedFd, OwnedFd),
+    /// The pidfd of the fork that waits for the next request.
+    spare: Option<OwnedFd>,
+    wards: Vec<Ward>,
+}
+
 /// What the server does until its user has gone.
 fn serve() {
     let Some(control) = child::take_received_fds().pop() else {
         return;
     };
+    let Ok(taken) = packet::pair() else {
+        return;
+    };
     // A Ctrl-C in the terminal is for the program to deal with, and for its processes. Blocked,
-    // not ignored: one sent to a process just forked waits until that lets it in.
-    let interrupt = SigSet::from(Signal::SIGINT);
-    let _ = interrupt.thread_block();
-    let mut wards: Vec<Ward> = Vec::new();
-    loop {
-        let mut fds = vec![control.as_fd()];
-        fds.extend(wards.iter().map(|ward| ward.pidfd.as_fd()));
-        let Ok(ready) = wait::readable(&fds, None) else {
+    // not ignored: one sent to a process just begun waits until that lets it in.
+    let _ = SigSet::from(Signal::SIGINT).thread_block();
+    let mut keeper = Keeper {
+        control: Some(control),
+        taken,
+        spare: None,
+        wards: Vec::new(),
+    };
+    while keeper.has_duties() {
+        keeper.keep_a_spare();
+        keeper.wait();
+    }
+}
+
+impl Keeper {
+    fn has_duties(&self) -> bool {
+        self.control.is_some() || self.spare.is_some() || !self.wards.is_empty()
+    }
+
+    /// Forks a spare if there is none. If that fails, whoever asks meanwhile is told why.
+    fn keep_a_spare(&mut self) {
+        let Some(control) = &self.control else {
             return;
         };
-        for &ended in ready.iter().rev().filter(|&&at| at > 0) {
-            report_end(&wards.swap_remove(ended - 1));
+        if self.spare.is_some() {
+            return;
         }
-        if ready.first() == Some(&0) {
-            match packet::receive(control.as_fd(), true) {
-                Ok(request) => wards.extend(answer(control.as_fd(), request)),
-                Err(ReceiveError::Closed) => return,
-                Err(ReceiveError::Os(error)) => refuse(control.as_fd(), error),
-                Err(ReceiveError::Corrupt(_)) => refuse(control.as_fd(), Errno::EPROTO),
-            }
+        // SAFETY: this process has one thread: it was spawned to run `serve`, which starts none.
+        let error = match unsafe { sys::fork() } {
+            Ok(ForkResult::Child) => be_the_spare(control.as_fd(), self.taken.1.as_fd()),
+            Ok(ForkResult::Parent { child }) => match sys::pidfd_open(child) {
+                Ok(pidfd) => {
+                    self.spare = Some(pidfd);
+                    return;
+                }
+                Err(error) => {
+                    let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+                    let _ = nix::sys::wait::waitpid(child, None);
+                    error
+                }
+            },
+            Err(error) => error,
+        };
+        // A closed connection is seen by `wait`.
+        if let Ok(true) = wait::is_readable(control.as_fd(), None)
+            && packet::receive(control.as_fd(), false).is_ok()
+        {
+            refuse(control.as_fd(), error);
         }
     }
+
+    /// Waits until something happens to anybody, and deals with it.
+    fn wait(&mut self) {
+        let mut fds = vec![self.taken.0.as_fd()];
+        fds.extend(self.wards.iter().map(|ward| ward.pidfd.as_fd()));
+        fds.extend(self.spare.as_ref().map(AsFd::as_fd));
+        let control = self.control.as_ref().map(AsFd::as_fd);
+        let Ok((ready, gone)) = wait::readable_or_hung_up(&fds, control) else {
+            self.control = None;
+            return;
+        };
+        if gone {
+            // Its user has ended; the other children have lifelines of their own.
+            sys::exit_now(0);
+        }
+        let spare = 1 + self.wards.len();
+        // First who has taken a request: one that has, and ended, is no spare any more.
+        while let Ok(packet) = packet::receive(self.taken.0.as_fd(), false) {
+            if let (Some(pidfd), Some(lifeline)) =
+                (self.spare.take(), packet.fds.into_iter().next())
+            {
+                self.wards.push(Ward { pidfd, lifeline });
+            }
+        }
+        for &at in ready.iter().rev().filter(|&&at| 0 < at && at < spare) {
+            report_end(&self.wards.swap_remove(at - 1));
+        }
+        if ready.contains(&spare) && self.spare.as_ref().is_some_and(has_ended) {
+            // Whether it had taken a request nobody knows; those who wait are told by the end of
+            // the connection.
+            self.spare = None;
+            self.control = None;
+        }
+    }
+}
+
+/// Whether a child that is no ward has ended; reaps it.
+fn has_ended(spare: &OwnedFd) -> bool {
+    !matches!(sys::reap(spare.as_fd()), Ok(None))
 }
 
 fn report_end(ward: &Ward) {
@@ -266,33 +382,43 @@ fn refuse(control: BorrowedFd<'_>, error: Errno) {
     let _ = packet::send(control, Kind::NotForked, &body, &[]);
 }
 
-/// Forks, and says so.
-fn answer(control: BorrowedFd<'_>, request: Packet) -> Option<Ward> {
-    if request.fds.len() != 5 {
-        refuse(control, Errno::EPROTO);
-        return None;
-    }
-    // SAFETY: this process has one thread: it was spawned to run `serve`, which starts none.
-    match unsafe { sys::fork() } {
-        Err(error) => {
-            refuse(control, error);
-            None
-        }
-        Ok(ForkResult::Child) => become_new_process(request),
-        Ok(ForkResult::Parent { child }) => {
-            let pidfd = match sys::pidfd_open(child) {
-                Ok(pidfd) => pidfd,
-                Err(error) => {
-                    let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
-                    let _ = nix::sys::wait::waitpid(child, None);
-                    refuse(control, error);
-                    return None;
+/// Waits for a request, says that it is taken, and becomes what is asked for. Never returns.
+fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
+    // It serves the server's user; without the server nobody would reap it.
+    let server = nix::unistd::getppid();
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    // So that the process to be need not do it.
+    crate::panic::note_locations();
+    loop {
+        let request = match packet::receive(control, true) {
+            Ok(request) if request.fds.len() == 5 => request,
+            Ok(_) | Err(ReceiveError::Corrupt(_)) => {
+                refuse(control, Errno::EPROTO);
+                continue;
+            }
+            Err(ReceiveError::Os(error)) if error != Errno::ECONNRESET => {
+                refuse(control, error);
+                continue;
+            }
+            Err(_) => sys::exit_now(0),
+        };
+        let this = nix::unistd::getpid();
+        match sys::pidfd_open(this) {
+            Err(error) => refuse(control, error),
+            Ok(pidfd) => {
+                // From here on this is a process like any other: it outlives the server.
+                let _ = nix::sys::prctl::set_pdeathsig(None);
+                if nix::unistd::getppid() != server {
+                    sys::exit_now(1);
                 }
-            };
-            let body = codec::encode(&child.as_raw()).unwrap_or_default();
-            let _ = packet::send(control, Kind::Forked, &body, &[pidfd.as_fd()]);
-            let lifeline = request.fds.into_iter().next()?;
-            Some(Ward { pidfd, lifeline })
+                // The server must know of the process before its user does.
+                if packet::send(taken, Kind::Forked, &[], &[request.fds[0].as_fd()]).is_err() {
+                    sys::exit_now(1);
+                }
+                let body = codec::encode(&this.as_raw()).unwrap_or_default();
+                let _ = packet::send(control, Kind::Forked, &body, &[pidfd.as_fd()]);
+                become_new_process(request)
+            }
         }
     }
 }

@@ -101,19 +101,22 @@ impl<R> Process<R> {
     }
 
     /// Its exit code, `None` while it runs: 0 if its function returned, 1 if that panicked (not
-    /// Rust's 101; Python's code), `-9` if SIGKILL ended it, and so on; 255 if it is lost.
+    /// Rust's 101; Python's code), `-9` if SIGKILL ended it, and so on. If its exit status is lost,
+    /// what it said last counts; 255 if it said nothing.
     pub fn exit_code(&self) -> Option<i32> {
         if !self.child.has_ended() {
             return None;
         }
-        Some(match self.exit_status() {
-            Some(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => code,
-                (None, Some(signal)) => -signal,
-                (None, None) => 255,
-            },
+        let state = lock(&self.child.state);
+        let State::Ended(Ending { status, outcome }) = &*state else {
+            return Some(255);
+        };
+        let status = status.and_then(|status| status.code().or(status.signal().map(|s| -s)));
+        Some(status.unwrap_or(match outcome {
+            Some(Outcome::Returned(_)) => 0,
+            Some(Outcome::Failed(_)) => 1,
             None => 255,
-        })
+        }))
     }
 
     /// Its exit status; `None` while it runs, and if the status is lost.
@@ -453,7 +456,9 @@ impl Child {
             status: None,
             outcome: None,
         };
-        while let Ok(packet) = packet::receive(link.ours.as_fd(), false) {
+        while ending.outcome.is_none()
+            && let Ok(packet) = packet::receive(link.ours.as_fd(), false)
+        {
             ending.take(packet);
         }
         match &self.reaper {

@@ -114,6 +114,7 @@ pub fn parent() -> Option<Parent> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn active_children() -> Vec<ActiveChild> {
+    forkserver::sweep();
     registry::active()
 }
 

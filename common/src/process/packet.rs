@@ -144,18 +144,16 @@ fn spill(body: &[u8]) -> Result<File, Errno> {
 /// other end was closed before it had read what was sent to it; `EMFILE` that descriptors came
 /// with it for which this process has no room.
 pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, ReceiveError> {
-    let mut buffer = vec![0u8; HEADER + INLINE];
     let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+    // Its length first, so that the buffer is no larger than it.
+    let peek = flags | libc::MSG_PEEK | libc::MSG_TRUNC;
+    let length = receive_into(socket, &mut [0; HEADER], peek)?.length;
+    let mut buffer = vec![0u8; length.min(HEADER + INLINE)];
     let Received {
         length,
         mut fds,
         fds_lost,
-    } = loop {
-        match sys::receive(socket, &mut buffer, flags) {
-            Err(Errno::EINTR) => {}
-            other => break other?,
-        }
-    };
+    } = receive_into(socket, &mut buffer, flags)?;
     if length == 0 {
         return Err(ReceiveError::Closed);
     }
@@ -182,6 +180,19 @@ pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, Rece
         return Err(ReceiveError::Corrupt("it is truncated"));
     }
     Ok(Packet { kind, body, fds })
+}
+
+fn receive_into(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+) -> Result<Received, Errno> {
+    loop {
+        match sys::receive(socket, buffer, flags) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// Reads a memory file. Its sender may still change it, so it is copied out, never mapped, and

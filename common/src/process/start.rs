@@ -284,6 +284,8 @@ where
         });
     }
     let who = who(&start);
+    // Done here, it is done once; in the child it would be done in each.
+    crate::panic::note_locations();
     // What is in the buffers now is the parent's to write, once.
     sys::flush_stdio();
     // SAFETY: this is the only thread.

@@ -56,8 +56,35 @@ pub(super) fn readable(
             Ok(_) => break,
         }
     }
-    let ready = |fd: &PollFd<'_>| fd.revents().is_none_or(|events| !events.is_empty());
-    Ok((0..fds.len()).filter(|&i| ready(&polled[i])).collect())
+    Ok((0..fds.len()).filter(|&i| is_ready(&polled[i])).collect())
+}
+
+/// As [`readable`] without a limit; and whether `socket` has been hung up, be there data in it or
+/// not.
+pub(super) fn readable_or_hung_up(
+    fds: &[BorrowedFd<'_>],
+    socket: Option<BorrowedFd<'_>>,
+) -> Result<(Vec<usize>, bool), Errno> {
+    let input = fds.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN));
+    let hangup = socket.map(|fd| PollFd::new(fd, PollFlags::empty()));
+    let mut polled: Vec<PollFd<'_>> = input.chain(hangup).collect();
+    while let Err(error) = ppoll(&mut polled, None, None) {
+        if error != Errno::EINTR {
+            return Err(error);
+        }
+    }
+    let ready: Vec<usize> = (0..polled.len())
+        .filter(|&i| is_ready(&polled[i]))
+        .collect();
+    let gone = ready.contains(&fds.len());
+    Ok((
+        ready.into_iter().filter(|&at| at < fds.len()).collect(),
+        gone,
+    ))
+}
+
+fn is_ready(fd: &PollFd<'_>) -> bool {
+    fd.revents().is_none_or(|events| !events.is_empty())
 }
 
 /// Whether the one descriptor is ready before `deadline`.
