@@ -29,6 +29,7 @@
 
 mod bytes;
 mod error;
+mod future;
 mod get;
 mod holders;
 mod joinable;
@@ -37,6 +38,7 @@ mod split;
 
 pub use crate::ring::RingStats as QueueStats;
 pub use error::{GetError, PutError, PutManyError, PutReason};
+pub use future::{GetFuture, GetStream, PutFuture};
 pub use joinable::{JoinableQueue, TaskGuard, TooManyDone};
 pub use split::{Receiver, Sender};
 

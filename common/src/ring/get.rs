@@ -106,7 +106,8 @@ impl Inner {
             let (freed, rest) = (getter.freed, getter.tail != getter.head);
             drop(getter);
             if freed {
-                self.header().room.0.notify(1);
+                // All: who needs the least may be the only one for whom there is room now.
+                self.header().room.0.notify(u32::MAX);
             }
             if slept && rest {
                 // A put of several may have woken this process alone.
@@ -324,7 +325,7 @@ impl<'a> Getter<'a> {
                 };
             }
             self.commit(self.head.advance(frame.units(), 0));
-            self.ring.header().room.0.notify(1);
+            self.ring.header().room.0.notify(u32::MAX);
             frame = match self.fragment(deadline)? {
                 Some(next) if matches!(next.kind, Kind::Middle | Kind::Last) => next,
                 _ => {

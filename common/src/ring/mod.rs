@@ -31,9 +31,11 @@ mod get;
 mod layout;
 mod put;
 mod signal;
+mod watch;
 
 pub use error::{Broken, GetError, PutError};
 pub use put::Batch;
+pub(crate) use watch::End;
 
 use crate::deadline::Deadline;
 use crate::futex::Spin;
@@ -72,6 +74,8 @@ struct Inner {
     lock_spin: Spin,
     news_spin: Spin,
     room_spin: Spin,
+    getters: watch::Watch,
+    putters: watch::Watch,
 }
 
 // SAFETY: the pointers lead into the mapping that `segment` keeps; it belongs to the process, and
@@ -191,6 +195,8 @@ impl Ring {
             lock_spin: Spin::new(),
             news_spin: Spin::new(),
             room_spin: Spin::new(),
+            getters: watch::Watch::default(),
+            putters: watch::Watch::default(),
             segment,
         };
         Ok(Ring(Arc::new(inner)))
@@ -225,6 +231,11 @@ impl Ring {
     pub fn is_full(&self, len: usize) -> bool {
         let units = layout::units(len).min(self.0.units());
         !self.0.fits(units, 1)
+    }
+
+    /// Whether a message of `len` bytes can be in it whole.
+    pub(crate) fn can_hold(&self, len: usize) -> bool {
+        layout::units(len) <= self.0.units()
     }
 
     /// What is in the ring, for a person.

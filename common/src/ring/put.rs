@@ -84,7 +84,6 @@ impl Ring {
         if needed > self.0.units() {
             return Ok(self.0.put_fragments(parts, len, deadline)?);
         }
-        let mut slept = false;
         loop {
             let mut putter = self.0.lock_put(deadline)?;
             if putter.room(needed, 1)? {
@@ -92,12 +91,11 @@ impl Ring {
                 putter.write(Kind::Whole, parts, len)?;
                 putter.commit(needed, 1)?;
                 drop(putter);
-                self.0.announce(1, slept);
+                self.0.announce(1);
                 return Ok(());
             }
             drop(putter);
             self.0.wait_for_room(needed, deadline)?;
-            slept = true;
         }
     }
 
@@ -110,7 +108,6 @@ impl Ring {
         deadline: Deadline,
     ) -> (usize, Result<(), PutError>) {
         let mut next = from;
-        let mut slept = false;
         while next < batch.len() {
             match self.0.put_some(batch, next) {
                 Ok(0) => {
@@ -119,12 +116,10 @@ impl Ring {
                         Ok(put) => next += usize::from(put),
                         Err(error) => return (next - from, Err(error)),
                     }
-                    slept = true;
                 }
                 Ok(put) => {
                     next += put;
-                    self.0
-                        .announce(u32::try_from(put).unwrap_or(u32::MAX), slept);
+                    self.0.announce(u32::try_from(put).unwrap_or(u32::MAX));
                 }
                 Err(Stop::Deadline) if !deadline.passed() => {}
                 Err(stop) => return (next - from, Err(stop.into())),
@@ -181,14 +176,10 @@ impl Inner {
         })
     }
 
-    /// After a commit: wakes who waits for messages. Who has slept for room itself wakes the next
-    /// one: a get that makes room for several wakes one only.
+    /// After a commit: wakes who waits for messages.
     #[inline]
-    fn announce(&self, messages: u32, slept: bool) {
+    fn announce(&self, messages: u32) {
         self.header().news.0.0.notify(messages);
-        if slept {
-            self.header().room.0.notify(1);
-        }
     }
 
     /// Puts as many of the messages as there is room for.
@@ -357,7 +348,8 @@ impl Putter<'_> {
             self.wait_holding(units(bytes), deadline)?;
             self.write(kind, &pieces, bytes)?;
             self.commit(units(bytes), u32::from(kind == Kind::Last))?;
-            self.ring.header().news.0.0.notify(1);
+            // All: among them is the one who waits for it with the get lock held.
+            self.ring.header().news.0.0.notify(u32::MAX);
             sent += size;
         }
         Ok(())

@@ -445,6 +445,17 @@ impl<'de> Deserialize<'de> for Segment {
     }
 }
 
+/// Removes the segments that dead processes have left, and those of this process that it gave
+/// away and that nobody uses any more. Creating a segment does it too, as does the end of the
+/// process; a program that waits long between may do it itself.
+///
+/// ```
+/// common::shm::sweep();
+/// ```
+pub fn sweep() {
+    registry::sweep();
+}
+
 /// Unlinks every segment of this process. For the end of a process that runs neither `exit`
 /// handlers nor destructors.
 pub(crate) fn unlink_owned() {
