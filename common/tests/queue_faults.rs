@@ -79,7 +79,7 @@ fn produce(queue: &Queue<[u8]>, books: Books, largest: u64, seed: u64) {
             return;
         }
         // Mostly short ones.
-        let most = 1 + largest >> random.below(20);
+        let most = (1 + largest) >> random.below(20);
         let len = random.below(most.max(1)) as usize;
         message.clear();
         message.extend(number.to_le_bytes());
