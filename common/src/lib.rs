@@ -7,6 +7,7 @@ pub mod codec;
 pub mod deadline;
 pub mod function;
 pub mod futex;
+pub mod manager;
 pub mod panic;
 pub mod process;
 pub mod queue;

@@ -1,0 +1,214 @@
+//! Everything that can be said about a manager before it is started.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::address::{Address, Key, random};
+use super::connection::Connection;
+use super::endpoint::Endpoint;
+use super::error::StartError;
+use super::server::{self, NotReady, Ready};
+use super::{Manager, socket};
+use crate::codec;
+use crate::deadline::Deadline;
+use crate::function::{BadEntry, EntryRef, Failure, Function, Task};
+use crate::process::Process;
+use nix::errno::Errno;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Describes a manager, then starts it. Made by [`Manager::builder`].
+///
+/// ```
+/// use common::manager::Manager;
+/// let manager = Manager::builder()
+///     .name("cache")
+///     .initializer(|level: String| unsafe { std::env::set_var("LEVEL", level) }, ("high".to_string(),))
+///     .start()?;
+/// let level = manager.host_with(|| std::env::var("LEVEL").unwrap(), ())?;
+/// assert_eq!(level.call(|level: &mut String| level.clone(), ())?, "high");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder starts nothing until `start` is called"]
+pub struct Builder {
+    name: String,
+    address: Option<Address>,
+    key: Option<Key>,
+    transit: Duration,
+    initializer: Result<Option<(EntryRef, Vec<u8>)>, Failure>,
+}
+
+/// What the manager's process is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Start {
+    pub(super) endpoint: Endpoint,
+    /// Where the parent waits for the report.
+    pub(super) ready: Address,
+    pub(super) grace: Duration,
+    initializer: Option<(EntryRef, Vec<u8>)>,
+}
+
+impl Start {
+    pub(super) fn initialise(&self) -> Result<(), NotReady> {
+        let Some((entry, args)) = &self.initializer else {
+            return Ok(());
+        };
+        let task = entry.resolve::<Task>().map_err(Failure::Entry);
+        task.and_then(|task| task.run(args, &mut Vec::new()))
+            .map_err(NotReady::Initializer)
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            name: "Manager".into(),
+            address: None,
+            key: None,
+            transit: Duration::from_secs(60),
+            initializer: Ok(None),
+        }
+    }
+}
+
+impl Builder {
+    /// What errors and `ps` call it. By default `Manager`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Where it listens, for processes that were not given a proxy. By default at a name that
+    /// nobody else knows.
+    pub fn address(mut self, address: impl Into<Address>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// The key to it. By default a random one.
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// How long a serialised proxy that nobody has received keeps its value after the process
+    /// that serialised it has ended. By default a minute.
+    pub fn transit(mut self, time: Duration) -> Self {
+        self.transit = time;
+        self
+    }
+
+    /// A function that the manager's process runs first.
+    pub fn initializer<F, A>(mut self, f: F, args: A) -> Self
+    where
+        F: Function<A, Output = ()>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        let entry: Result<EntryRef, BadEntry> = Task::entry(f);
+        self.initializer = entry.map_err(Failure::Entry).and_then(|entry| {
+            let args = codec::encode(&args).map_err(Failure::Result)?;
+            Ok(Some((entry, args)))
+        });
+        self
+    }
+
+    /// Starts it; returns when it is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub fn start(self) -> Result<Manager, StartError> {
+        let id = random();
+        let key = self.key.unwrap_or_else(Key::random);
+        let initializer = self
+            .initializer
+            .map_err(|failure| StartError::Initializer {
+                manager: self.name.clone(),
+                reason: failure.to_string(),
+            })?;
+        let endpoint = Endpoint {
+            id,
+            key: key.for_proxies(&id),
+            name: self.name,
+            address: self.address.unwrap_or_else(Address::unique),
+        };
+        let start = Start {
+            endpoint: endpoint.clone(),
+            ready: Address::unique(),
+            grace: self.transit,
+            initializer,
+        };
+        let process = spawn(&start)?;
+        let connection = Connection::to(&Arc::new(endpoint));
+        connection
+            .attach(Deadline::Never)
+            .map_err(|error| StartError::NotUp {
+                manager: connection.endpoint.name.clone(),
+                reason: error.to_string(),
+            })?;
+        Ok(Manager::started(connection, key, process))
+    }
+}
+
+fn spawn(start: &Start) -> Result<Process<()>, StartError> {
+    let manager = || start.endpoint.name.clone();
+    let os = |error| StartError::Os {
+        manager: manager(),
+        error,
+    };
+    let ready = start.ready.socket_address().map_err(os)?;
+    let listener = socket::listen_at(&ready).map_err(os)?;
+    let process = Process::builder()
+        .name(manager())
+        .daemon(true)
+        .spawn(server::serve, (start.clone(),))?;
+    let not_up = |reason: String| StartError::NotUp {
+        manager: manager(),
+        reason,
+    };
+    let report = wait_for_report(&listener, &process).ok_or_else(|| {
+        let end = process.join().err().map(|error| error.to_string());
+        not_up(end.unwrap_or_else(|| "its process ended".into()))
+    })?;
+    let report: Ready = codec::decode(&report).map_err(|error| not_up(error.to_string()))?;
+    match report {
+        Ok(()) => Ok(process),
+        Err(NotReady::Os(error)) => Err(os(Errno::from_raw(error))),
+        Err(NotReady::Address(error)) => Err(StartError::Address {
+            manager: manager(),
+            address: start.endpoint.address.clone(),
+            error: Errno::from_raw(error),
+        }),
+        Err(NotReady::Initializer(failure)) => Err(StartError::Initializer {
+            manager: manager(),
+            reason: failure.to_string(),
+        }),
+    }
+}
+
+/// What the new process says; `None` if it ended without a word.
+fn wait_for_report(listener: &OwnedFd, process: &Process<()>) -> Option<Vec<u8>> {
+    let mut connection: Option<OwnedFd> = None;
+    loop {
+        // In this order: what it said before it ended counts.
+        let ended = !process.is_alive();
+        if connection.is_none() {
+            connection = socket::accept(listener.as_fd()).ok();
+        }
+        if let Some(connection) = &connection {
+            match socket::receive(connection.as_fd()) {
+                Ok((packet, _)) => return Some(packet),
+                Err(Errno::EAGAIN) => {}
+                Err(_) => return None,
+            }
+        }
+        if ended {
+            return None;
+        }
+        let speaker = connection.as_ref().unwrap_or(listener);
+        socket::wait(&[speaker.as_fd(), process.as_fd()], Deadline::Never);
+    }
+}

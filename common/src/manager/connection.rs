@@ -1,0 +1,349 @@
+//! A process's connection to a manager: one, shared by all its threads and proxies.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::attach::Stage;
+use super::channel::{Channel, Consumer, Producer};
+use super::endpoint::Endpoint;
+use super::error::{CallError, Refusal};
+use super::message::{Kind, Message};
+use super::pending::{Pending, Request};
+use super::{fork, socket};
+use crate::deadline::Deadline;
+use crate::futex::Spin;
+use nix::errno::Errno;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+pub(super) struct Connection {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) socket: OwnedFd,
+    /// Which process it belongs to; see [`fork`].
+    generation: u32,
+    /// There once the server has let this process in.
+    pub(super) channel: OnceLock<Arc<Channel>>,
+    dead: AtomicBool,
+    pub(super) state: Mutex<State>,
+    /// An answer arrived, or somebody else must read them.
+    pub(super) answered: Condvar,
+    pub(super) spin: Spin,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) stage: Stage,
+    pub(super) producer: Option<Producer>,
+    /// Whoever waits for an answer takes this, and reads everybody's answers.
+    pub(super) reader: Option<Consumer>,
+    /// What did not fit in the channel yet, from the given place on.
+    outbox: Vec<u8>,
+    outbox_sent: usize,
+    pub(super) pending: Pending,
+    held: HashMap<u64, Held>,
+    /// The connection's number at the server.
+    pub(super) number: u32,
+    tickets: u32,
+    /// Threads that wait for `answered`.
+    pub(super) sleepers: usize,
+    /// The request whose future waits on the socket.
+    pub(super) driver: Option<u64>,
+    death: Option<Death>,
+}
+
+/// An object that this process holds.
+#[derive(Default)]
+struct Held {
+    /// Handles here.
+    handles: u64,
+    /// Holds that the server counts for us.
+    granted: u64,
+}
+
+/// Why a connection works no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Death {
+    Closed,
+    ShutDown,
+    Corrupt,
+    Refused(Refusal),
+    NotAManager(String),
+    Unreachable(Errno),
+}
+
+impl Death {
+    fn reason(&self) -> String {
+        match self {
+            Death::Closed => "its process has ended".into(),
+            Death::ShutDown => "it was shut down".into(),
+            Death::Corrupt => "what it sent is not understood".into(),
+            Death::Refused(refusal) => format!("it refused the connection: {refusal}"),
+            Death::NotAManager(reason) => reason.clone(),
+            Death::Unreachable(error) => format!("nobody listens at its address: {error}"),
+        }
+    }
+}
+
+static CONNECTIONS: Mutex<Vec<Arc<Connection>>> = Mutex::new(Vec::new());
+
+/// How long the making of a proxy waits for a server that is busy with a long call; after that
+/// the first call on the proxy waits.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+impl Connection {
+    /// This process's connection to a manager. It may still have to be attached, and it may be
+    /// dead: then every call on it says so.
+    pub(super) fn to(endpoint: &Arc<Endpoint>) -> Arc<Connection> {
+        let mut all = lock(&CONNECTIONS);
+        all.retain(|connection| connection.is_ours() && !connection.is_dead());
+        if let Some(found) = all.iter().find(|c| c.endpoint.id == endpoint.id) {
+            return found.clone();
+        }
+        let connection = Arc::new(Connection::open(endpoint, Deadline::after(PATIENCE)));
+        if !connection.is_dead() {
+            all.push(connection.clone());
+        }
+        drop(all);
+        // If it takes longer, the first call goes on from there.
+        let _ = connection.attach(Deadline::after(PATIENCE));
+        connection
+    }
+
+    /// Starts a connection of its own, to be attached.
+    pub(super) fn open(endpoint: &Arc<Endpoint>, deadline: Deadline) -> Connection {
+        let address = endpoint.address.socket_address();
+        let socket = address.and_then(|address| socket::connect_to(&address, deadline));
+        let (socket, death) = match socket {
+            Ok(socket) => (socket, None),
+            Err(error) => (closed_socket(), Some(Death::Unreachable(error))),
+        };
+        Connection {
+            endpoint: endpoint.clone(),
+            socket,
+            generation: fork::generation(),
+            channel: OnceLock::new(),
+            dead: AtomicBool::new(death.is_some()),
+            state: Mutex::new(State {
+                death,
+                ..State::default()
+            }),
+            answered: Condvar::new(),
+            spin: Spin::new(),
+        }
+    }
+
+    /// Makes it the one that [`Connection::to`] finds.
+    pub(super) fn publish(self: &Arc<Self>) {
+        lock(&CONNECTIONS).push(self.clone());
+    }
+
+    /// Whether it was made by this process, rather than by the one that this one was forked from.
+    #[inline]
+    pub(super) fn is_ours(&self) -> bool {
+        self.generation == fork::generation()
+    }
+
+    #[inline]
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Nothing works any more; whoever waits is told.
+    pub(super) fn die(&self, death: Death) {
+        let wakers = {
+            let mut state = self.lock();
+            state.death.get_or_insert(death);
+            state.outbox = Vec::new();
+            self.dead.store(true, Ordering::Release);
+            state.pending.take_wakers()
+        };
+        self.answered.notify_all();
+        for waker in wakers {
+            waker.wake();
+        }
+        let mut all = lock(&CONNECTIONS);
+        all.retain(|other| !std::ptr::eq(&**other, self));
+    }
+
+    pub(super) fn death(&self) -> Option<Death> {
+        self.lock().death.clone()
+    }
+
+    pub(super) fn disconnected(&self) -> CallError {
+        let death = self.death();
+        CallError::Disconnected {
+            manager: self.endpoint.name.clone(),
+            reason: death.map_or_else(|| Death::Closed.reason(), |death| death.reason()),
+        }
+    }
+
+    pub(super) fn timed_out(&self) -> CallError {
+        CallError::Timeout {
+            manager: self.endpoint.name.clone(),
+        }
+    }
+
+    /// Sends a message, after all that were sent before; keeps what does not fit yet.
+    pub(super) fn transmit(&self, state: &mut State, message: &[u8]) {
+        if self.is_dead() {
+            return;
+        }
+        let sent = match (&mut state.producer, state.outbox.is_empty()) {
+            (Some(producer), true) => producer.push(message),
+            _ => Ok(0),
+        };
+        // A server that breaks the lane is noticed by whoever reads its answers.
+        let sent = sent.unwrap_or(0);
+        state.outbox.extend_from_slice(&message[sent..]);
+        if let Some(channel) = self.channel.get()
+            && channel.must_wake()
+        {
+            socket::wake(self.socket.as_fd());
+        }
+    }
+
+    /// Sends what did not fit before.
+    pub(super) fn flush(&self, state: &mut State) {
+        let Some(producer) = &mut state.producer else {
+            return;
+        };
+        while state.outbox_sent < state.outbox.len() {
+            match producer.push(&state.outbox[state.outbox_sent..]) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => state.outbox_sent += count,
+            }
+        }
+        if state.outbox_sent == state.outbox.len() && state.outbox_sent > 0 {
+            state.outbox_sent = 0;
+            state.outbox.clear();
+            state.outbox.shrink_to(1 << 16);
+        }
+        if let Some(channel) = self.channel.get()
+            && channel.must_wake()
+        {
+            socket::wake(self.socket.as_fd());
+        }
+    }
+
+    /// Whether something waits to be sent and could be.
+    pub(super) fn can_flush(&self, state: &mut State) -> bool {
+        let producer = state.producer.as_mut();
+        !state.outbox.is_empty()
+            && producer.is_some_and(|producer| producer.has_room().unwrap_or(false))
+    }
+
+    fn tell(&self, state: &mut State, kind: Kind, object: u64, number: u64) {
+        let message = Message::new(kind, 0).u64(object).u64(number).finish();
+        self.transmit(state, &message);
+    }
+
+    /// One handle more in this process, made from a proxy that arrived with this ticket.
+    pub(super) fn claim(&self, object: u64, ticket: u64) {
+        let mut state = self.lock();
+        let held = state.held.entry(object).or_default();
+        held.handles += 1;
+        held.granted += 1;
+        self.tell(&mut state, Kind::Claim, object, ticket);
+    }
+
+    /// One handle more, if this process has one already.
+    pub(super) fn hold(&self, object: u64) -> bool {
+        let mut state = self.lock();
+        let held = state.held.get_mut(&object);
+        held.map(|held| held.handles += 1).is_some()
+    }
+
+    /// After a fork: the child holds what its parent's proxies stand for, for good.
+    pub(super) fn inherit(&self, object: u64) {
+        let known = self.lock().held.contains_key(&object);
+        if !known {
+            self.claim(object, 0);
+        }
+    }
+
+    /// A proxy of this process is about to be sent to anybody: a ticket that holds its object.
+    pub(super) fn ticket(&self, object: u64) -> u64 {
+        // The number that makes tickets unique comes with the server's welcome. A server that is
+        // too busy to say it for so long is given a number that is very probably nobody's.
+        let _ = self.attach(Deadline::after(PATIENCE));
+        let mut state = self.lock();
+        let ticket = match state.number {
+            0 => u64::from_le_bytes(super::address::random()),
+            number => {
+                state.tickets = state.tickets.wrapping_add(1);
+                u64::from(number) << 32 | u64::from(state.tickets)
+            }
+        };
+        self.tell(&mut state, Kind::Ticket, object, ticket);
+        ticket
+    }
+
+    /// The server says that this process holds these objects, because their proxies are in an
+    /// answer. Each is held until [`Connection::release`].
+    pub(super) fn granted(state: &mut State, objects: impl Iterator<Item = u64>) {
+        for object in objects {
+            let held = state.held.entry(object).or_default();
+            held.handles += 1;
+            held.granted += 1;
+        }
+    }
+
+    /// A handle is gone.
+    pub(super) fn release(&self, object: u64) {
+        self.release_in(&mut self.lock(), object);
+    }
+
+    pub(super) fn release_in(&self, state: &mut State, object: u64) {
+        let Some(held) = state.held.get_mut(&object) else {
+            return;
+        };
+        held.handles -= 1;
+        if held.handles == 0 {
+            let granted = held.granted;
+            state.held.remove(&object);
+            self.tell(state, Kind::Release, object, granted);
+        }
+    }
+
+    /// Nobody waits for this answer any more.
+    pub(super) fn abandon(&self, number: u64) {
+        let mut state = self.lock();
+        match state.pending.get(number) {
+            Some(request @ Request::Waiting(_)) => *request = Request::Abandoned,
+            Some(Request::Answered(_)) => {
+                if let Some(reply) = state.pending.take_answer(number) {
+                    self.forget(&mut state, &reply.grants().collect::<Vec<_>>());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An answer that nobody decodes: what it grants is given back.
+    pub(super) fn forget(&self, state: &mut State, grants: &[u64]) {
+        for &object in grants {
+            self.release_in(state, object);
+        }
+    }
+}
+
+/// For a connection that never was one.
+fn closed_socket() -> OwnedFd {
+    // Some descriptor must be there; nothing is ever done with it because the connection is dead.
+    std::io::stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .or_else(|_| std::fs::File::open("/dev/null").map(OwnedFd::from))
+        .unwrap_or_else(|error| panic!("no file descriptor is left for a manager: {error}"))
+}
+
+/// What these mutexes guard is changed in one step, so a panic elsewhere leaves it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

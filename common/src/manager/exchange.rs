@@ -1,0 +1,361 @@
+//! Waiting for answers: whoever waits reads everybody's.
+//!
+//! ```text
+//!   thread A: takes the reader, spins, sleeps on the socket -> its own answer: leaves the reader
+//!   thread B: waits for `answered` <---- delivered by A        to B (or to a future)
+//!   future C: leaves its waker     <---- woken by A
+//! ```
+//!
+//! So a lone caller gets its answer in the time that it takes another core to write it, and no
+//! thread stands between. Where futures only wait, one of them (the driver) has the reactor watch
+//! the socket for all.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::channel::{Consumer, Corrupt};
+use super::connection::{Connection, Death, State};
+use super::error::CallError;
+use super::message::Message;
+use super::pending::{Reply, Request};
+use super::socket;
+use crate::deadline::Deadline;
+use std::os::fd::AsFd;
+use std::sync::{MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+/// A waiting thread looks this often whether somebody still reads.
+const SLICE: Duration = Duration::from_millis(200);
+
+impl Connection {
+    /// Sends a request and waits for its answer.
+    pub(super) fn request(&self, message: Message, deadline: Deadline) -> Result<Reply, CallError> {
+        self.attach(deadline)?;
+        let mut state = self.lock();
+        let number = self.start(&mut state, message);
+        self.wait_for(state, number, deadline)
+    }
+
+    /// Sends a request.
+    pub(super) fn send(&self, message: Message) -> u64 {
+        self.start(&mut self.lock(), message)
+    }
+
+    fn start(&self, state: &mut State, message: Message) -> u64 {
+        let number = state.pending.add();
+        let bytes = message.numbered(number).finish();
+        self.transmit(state, &bytes);
+        super::buffer::give(bytes);
+        number
+    }
+
+    /// Waits for the answer to a request that was sent.
+    pub(super) fn wait(&self, number: u64, deadline: Deadline) -> Result<Reply, CallError> {
+        self.attach(deadline)?;
+        self.wait_for(self.lock(), number, deadline)
+    }
+
+    fn wait_for<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        number: u64,
+        deadline: Deadline,
+    ) -> Result<Reply, CallError> {
+        let answer = loop {
+            if let Some(reply) = state.pending.take_answer(number) {
+                break Ok(reply);
+            }
+            if self.is_dead() {
+                state.pending.remove(number);
+                drop(state);
+                return Err(self.disconnected());
+            }
+            if deadline.passed() {
+                if let Some(request) = state.pending.get(number) {
+                    *request = Request::Abandoned;
+                }
+                break Err(self.timed_out());
+            }
+            let Some(mut reader) = state.reader.take() else {
+                state = self.sleep(state, deadline);
+                continue;
+            };
+            if state.driver.is_some()
+                && let Some(channel) = self.channel.get()
+            {
+                channel.is_awake();
+            }
+            drop(state);
+            let found = self.read_until(&mut reader, Some(number), deadline);
+            state = self.lock();
+            state.reader = Some(reader);
+            if let Some(reply) = found {
+                state.pending.remove(number);
+                Connection::granted(&mut state, reply.grants());
+                break Ok(reply);
+            }
+        };
+        self.hand_over(state);
+        answer
+    }
+
+    fn sleep<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Deadline,
+    ) -> MutexGuard<'a, State> {
+        state.sleepers += 1;
+        let (mut state, _) = self
+            .answered
+            .wait_timeout(state, deadline.at_most(SLICE))
+            .unwrap_or_else(PoisonError::into_inner);
+        state.sleepers -= 1;
+        state
+    }
+
+    /// Whoever leaves sees to it that somebody else reads.
+    fn hand_over(&self, mut state: MutexGuard<'_, State>) {
+        if state.reader.is_none() {
+            return;
+        }
+        if state.sleepers > 0 {
+            self.answered.notify_all();
+            return;
+        }
+        let driver = state.driver;
+        let waker = state.pending.take_waker(driver);
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Reads and delivers answers until that of `number` comes, which it gives back.
+    fn read_until(
+        &self,
+        reader: &mut Consumer,
+        number: Option<u64>,
+        deadline: Deadline,
+    ) -> Option<Reply> {
+        loop {
+            match self.read_arrived(reader, number) {
+                Ok(None) => {}
+                Ok(found) => return found,
+                Err(death) => {
+                    self.die(death);
+                    return None;
+                }
+            }
+            if self.is_dead() || deadline.passed() {
+                return None;
+            }
+            if !self.spin.until(|| !reader.is_empty()) && !self.doze(reader, deadline) {
+                return None;
+            }
+        }
+    }
+
+    /// Delivers all that has arrived; stops at the answer of `number`.
+    fn read_arrived(
+        &self,
+        reader: &mut Consumer,
+        number: Option<u64>,
+    ) -> Result<Option<Reply>, Death> {
+        let mut found = None;
+        loop {
+            let mut message = super::buffer::take();
+            match reader.next(&mut message) {
+                Ok(true) => {}
+                Ok(false) => {
+                    super::buffer::give(message);
+                    break;
+                }
+                Err(Corrupt) => return Err(Death::Corrupt),
+            }
+            let reply = Reply::new(message).ok_or(Death::Corrupt)?;
+            if Some(reply.number()) == number {
+                found = Some(reply);
+                break;
+            }
+            self.deliver(reply);
+        }
+        self.wake_server_for_room();
+        Ok(found)
+    }
+
+    /// The server may wait for room for what it has to say, and we for room in its lane.
+    fn wake_server_for_room(&self) {
+        if let Some(channel) = self.channel.get()
+            && channel.must_wake()
+        {
+            socket::wake(self.socket.as_fd());
+        }
+    }
+
+    fn deliver(&self, reply: Reply) {
+        let mut state = self.lock();
+        let number = reply.number();
+        let waker = match state.pending.get(number) {
+            Some(request @ Request::Waiting(_)) => {
+                let before = std::mem::replace(request, Request::Abandoned);
+                Connection::granted(&mut state, reply.grants());
+                if let Some(request) = state.pending.get(number) {
+                    *request = Request::Answered(reply);
+                }
+                match before {
+                    Request::Waiting(waker) => waker,
+                    _ => None,
+                }
+            }
+            _ => {
+                let grants: Vec<u64> = reply.grants().collect();
+                Connection::granted(&mut state, grants.iter().copied());
+                self.forget(&mut state, &grants);
+                state.pending.remove(number);
+                None
+            }
+        };
+        let sleepers = state.sleepers;
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        } else if sleepers > 0 {
+            self.answered.notify_all();
+        }
+    }
+
+    /// Sleeps until something happens; false if the server is gone.
+    fn doze(&self, reader: &Consumer, deadline: Deadline) -> bool {
+        if self.prepare_to_sleep(reader) {
+            socket::wait(&[self.socket.as_fd()], deadline);
+        }
+        self.wake_up(reader)
+    }
+
+    /// From now on the server sends a byte for whatever it does; false if it has done something.
+    fn prepare_to_sleep(&self, reader: &Consumer) -> bool {
+        let Some(channel) = self.channel.get() else {
+            return true;
+        };
+        self.flush(&mut self.lock());
+        channel.going_to_sleep();
+        reader.is_empty() && !self.can_flush(&mut self.lock())
+    }
+
+    fn wake_up(&self, reader: &Consumer) -> bool {
+        if let Some(channel) = self.channel.get() {
+            channel.is_awake();
+        }
+        let alive = socket::drain(self.socket.as_fd());
+        self.flush(&mut self.lock());
+        // What it said before it ended counts.
+        if !alive && reader.is_empty() {
+            self.die(Death::Closed);
+            return false;
+        }
+        true
+    }
+
+    /// For futures: delivers what has arrived, waiting for a few microseconds at most. Says
+    /// whether this one may now sleep: then it must watch the socket if that is its task.
+    pub(super) fn poll(&self, number: u64, waker: &Waker) -> Polled {
+        if !self.attach_step().unwrap_or(true) {
+            return self.leave_waker(self.lock(), number, waker);
+        }
+        loop {
+            let mut state = self.lock();
+            if let Some(reply) = state.pending.take_answer(number) {
+                self.hand_over(state);
+                return Polled::Ready(Ok(reply));
+            }
+            if self.is_dead() {
+                state.pending.remove(number);
+                drop(state);
+                return Polled::Ready(Err(self.disconnected()));
+            }
+            let Some(mut reader) = state.reader.take() else {
+                // Its owner delivers, and hands over when it leaves.
+                state.pending.set_waker(number, waker.clone());
+                return Polled::Asleep;
+            };
+            drop(state);
+            let progress = self.poll_reader(&mut reader, number);
+            let mut state = self.lock();
+            state.reader = Some(reader);
+            match progress {
+                Ok(Some(reply)) => {
+                    state.pending.remove(number);
+                    Connection::granted(&mut state, reply.grants());
+                    self.hand_over(state);
+                    return Polled::Ready(Ok(reply));
+                }
+                Err(death) => {
+                    drop(state);
+                    self.die(death);
+                }
+                Ok(None) => {
+                    if !matches!(state.pending.get(number), Some(Request::Waiting(_))) {
+                        continue;
+                    }
+                    let polled = self.leave_waker(state, number, waker);
+                    return polled;
+                }
+            }
+        }
+    }
+
+    fn poll_reader(&self, reader: &mut Consumer, number: u64) -> Result<Option<Reply>, Death> {
+        loop {
+            let found = self.read_arrived(reader, Some(number))?;
+            if found.is_some() || !self.spin.until(|| !reader.is_empty()) {
+                if found.is_none() && !self.prepare_to_sleep(reader) {
+                    continue;
+                }
+                return Ok(found);
+            }
+        }
+    }
+
+    fn leave_waker(&self, mut state: MutexGuard<'_, State>, number: u64, waker: &Waker) -> Polled {
+        state.pending.set_waker(number, waker.clone());
+        match state.driver {
+            Some(driver) if driver != number => Polled::Asleep,
+            _ => {
+                state.driver = Some(number);
+                Polled::Drive
+            }
+        }
+    }
+
+    /// The reactor says that there is something on the socket.
+    pub(super) fn socket_was_ready(&self) {
+        if self.channel.get().is_none() {
+            return;
+        }
+        let mut state = self.lock();
+        let Some(reader) = state.reader.take() else {
+            return;
+        };
+        drop(state);
+        self.wake_up(&reader);
+        self.lock().reader = Some(reader);
+    }
+
+    /// The future that watched the socket is done; another that waits takes over.
+    pub(super) fn stop_driving(&self, number: u64) {
+        let mut state = self.lock();
+        if state.driver == Some(number) {
+            state.driver = None;
+            self.hand_over(state);
+        }
+    }
+}
+
+/// How it stands with a request that a future waits for.
+pub(super) enum Polled {
+    Ready(Result<Reply, CallError>),
+    /// Somebody else will wake it.
+    Asleep,
+    /// It must have the reactor watch the socket, and then come again.
+    Drive,
+}

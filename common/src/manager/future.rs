@@ -1,0 +1,185 @@
+//! A call on its way, as a future.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::connection::Connection;
+use super::error::CallError;
+use super::exchange::Polled;
+use super::proxy::decode_reply;
+use crate::deadline::Deadline;
+use crate::reactor;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// A call that has been sent. Await it under any executor, or [`wait`](CallFuture::wait) for it.
+///
+/// Many may be in flight; a manager runs those of one process in the order of their making.
+/// Dropping it does not take the call back: only its result is lost.
+#[must_use = "the call is made, but whether it succeeds is only known by awaiting it"]
+pub struct CallFuture<R>(State<R>);
+
+enum State<R> {
+    /// Known already.
+    Done(Option<Result<R, CallError>>),
+    Sent(Sent),
+}
+
+struct Sent {
+    connection: Arc<Connection>,
+    number: u64,
+    /// Set while this one watches the socket for all.
+    driving: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
+    taken: bool,
+}
+
+impl<R> CallFuture<R> {
+    pub(super) fn done(result: Result<R, CallError>) -> Self {
+        CallFuture(State::Done(Some(result)))
+    }
+
+    pub(super) fn sent(connection: Arc<Connection>, number: u64) -> Self {
+        CallFuture(State::Sent(Sent {
+            connection,
+            number,
+            driving: None,
+            taken: false,
+        }))
+    }
+}
+
+impl<R: DeserializeOwned> CallFuture<R> {
+    /// Waits for the result without an executor.
+    ///
+    /// # Errors
+    ///
+    /// As [`Proxy::call`](super::Proxy::call).
+    pub fn wait(self) -> Result<R, CallError> {
+        self.wait_until(Deadline::Never)
+    }
+
+    /// As [`wait`](CallFuture::wait), for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Proxy::call_timeout`](super::Proxy::call_timeout).
+    pub fn wait_timeout(self, timeout: Duration) -> Result<R, CallError> {
+        self.wait_until(Deadline::after(timeout))
+    }
+
+    fn wait_until(mut self, deadline: Deadline) -> Result<R, CallError> {
+        match &mut self.0 {
+            State::Done(result) => result.take().unwrap_or(Err(CallError::Gone)),
+            State::Sent(sent) => {
+                let reply = sent.connection.wait(sent.number, deadline);
+                sent.taken = reply.is_ok();
+                decode_reply(&sent.connection, reply?)
+            }
+        }
+    }
+}
+
+impl<R: DeserializeOwned + Unpin> Future for CallFuture<R> {
+    type Output = Result<R, CallError>;
+
+    /// # Panics
+    ///
+    /// If it is polled again after it was ready.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            State::Done(result) => match result.take() {
+                Some(result) => Poll::Ready(result),
+                None => panic!("a call was polled after it was ready"),
+            },
+            State::Sent(sent) => sent.poll(context),
+        }
+    }
+}
+
+impl Sent {
+    fn poll<R: DeserializeOwned>(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<R, CallError>> {
+        assert!(!self.taken, "a call was polled after it was ready");
+        loop {
+            match self.connection.poll(self.number, context.waker()) {
+                Polled::Ready(reply) => {
+                    self.taken = true;
+                    self.stop_driving();
+                    return Poll::Ready(reply.and_then(|r| decode_reply(&self.connection, r)));
+                }
+                Polled::Asleep => {
+                    self.driving = None;
+                    return Poll::Pending;
+                }
+                Polled::Drive => {
+                    if self.watch(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.connection.socket_was_ready();
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.driving.is_none() {
+            match self.connection.socket.as_fd().try_clone_to_owned() {
+                Ok(socket) => self.driving = Some(Box::pin(reactor::readable(socket))),
+                // No descriptor is left: busy, but right.
+                Err(_) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
+        let Some(driving) = &mut self.driving else {
+            return Poll::Ready(());
+        };
+        match driving.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => {
+                self.driving = None;
+                if result.is_err() {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn stop_driving(&mut self) {
+        self.driving = None;
+        self.connection.stop_driving(self.number);
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if !self.connection.is_ours() {
+            return;
+        }
+        if !self.taken {
+            self.connection.abandon(self.number);
+        }
+        self.stop_driving();
+    }
+}
+
+impl<R> fmt::Debug for CallFuture<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.0 {
+            State::Done(_) => "done",
+            State::Sent(sent) if sent.taken => "taken",
+            State::Sent(_) => "sent",
+        };
+        f.debug_struct("CallFuture").field("state", &state).finish()
+    }
+}

@@ -1,0 +1,191 @@
+//! A hold on an object, and how it travels.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::connection::Connection;
+use super::context::{self, Link};
+use super::endpoint::Endpoint;
+use super::objects;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::sync::Arc;
+
+/// What all proxies of one object in one process share, until the last of them is dropped.
+pub(super) struct Handle {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) object: u64,
+    hold: Hold,
+}
+
+/// Who counts the hold.
+enum Hold {
+    /// The server, whose own process this is.
+    Own,
+    There(Arc<Connection>),
+}
+
+/// How to get at the object.
+pub(super) enum Route {
+    /// This is the server's thread.
+    Here,
+    There(Arc<Connection>),
+}
+
+impl Handle {
+    /// For an object that an answer on this connection has granted.
+    pub(super) fn granted(connection: &Arc<Connection>, object: u64) -> Handle {
+        connection.hold(object);
+        Handle {
+            endpoint: connection.endpoint.clone(),
+            object,
+            hold: Hold::There(connection.clone()),
+        }
+    }
+
+    /// For an object that is there as long as its server: nobody counts.
+    pub(super) fn uncounted(connection: &Arc<Connection>, object: u64) -> Handle {
+        Handle {
+            endpoint: connection.endpoint.clone(),
+            object,
+            hold: Hold::There(connection.clone()),
+        }
+    }
+
+    /// The server's own, for an object that it holds once more.
+    pub(super) fn own(object: u64) -> Option<Handle> {
+        let endpoint = objects::endpoint()?;
+        objects::with(|objects| objects.hold(object))?.then_some(Handle {
+            endpoint,
+            object,
+            hold: Hold::Own,
+        })
+    }
+
+    #[inline]
+    pub(super) fn route(&self) -> Route {
+        match &self.hold {
+            Hold::There(connection) if connection.is_ours() => Route::There(connection.clone()),
+            Hold::Own if objects::serves(&self.endpoint.id) => Route::Here,
+            // A fork of the process that had the connection, or another thread of the server.
+            _ => {
+                let connection = Connection::to(&self.endpoint);
+                connection.inherit(self.object);
+                Route::There(connection)
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        match &self.hold {
+            Hold::Own => objects::release_own(&self.endpoint.id, self.object),
+            // A fork's copies are not counted one by one.
+            Hold::There(connection) if connection.is_ours() => connection.release(self.object),
+            Hold::There(_) => {}
+        }
+    }
+}
+
+/// A proxy as bytes.
+#[derive(Serialize, Deserialize)]
+enum Wire {
+    /// Of the manager at one of the ends of the connection that these bytes are on.
+    Near(u64),
+    /// Of any manager, for anybody.
+    Far(Endpoint, u64, u64),
+}
+
+impl Serialize for Handle {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let wire = match self.near() {
+            true => Wire::Near(self.object),
+            false => Wire::Far((*self.endpoint).clone(), self.object, self.ticket()),
+        };
+        wire.serialize(serializer)
+    }
+}
+
+impl Handle {
+    /// Whether these bytes go to somebody who holds the object while they are on their way.
+    fn near(&self) -> bool {
+        context::with_link(|link| match link {
+            Link::None => false,
+            Link::Server(granted) => {
+                let near = objects::serves(&self.endpoint.id)
+                    && objects::with(|objects| objects.hold(self.object)).unwrap_or(false);
+                if near {
+                    granted.push(self.object);
+                }
+                near
+            }
+            Link::Client(connection) => {
+                let near = connection.endpoint.id == self.endpoint.id;
+                if near && !matches!(&self.hold, Hold::There(own) if Arc::ptr_eq(own, connection)) {
+                    connection.inherit(self.object);
+                }
+                near
+            }
+        })
+    }
+
+    fn ticket(&self) -> u64 {
+        match self.route() {
+            Route::Here => objects::with(|objects| objects.own_ticket(self.object)).unwrap_or(0),
+            Route::There(connection) => connection.ticket(self.object),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Handle {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Wire::deserialize(deserializer)? {
+            Wire::Near(object) => near(object).ok_or_else(|| {
+                de::Error::custom("a proxy to an object that is not held at this connection")
+            }),
+            Wire::Far(endpoint, object, ticket) => Ok(far(endpoint, object, ticket)),
+        }
+    }
+}
+
+fn near(object: u64) -> Option<Handle> {
+    let client = context::with_link(|link| match link {
+        Link::Client(connection) => Some(connection.clone()),
+        _ => None,
+    });
+    match client {
+        Some(connection) => connection.hold(object).then(|| Handle {
+            endpoint: connection.endpoint.clone(),
+            object,
+            hold: Hold::There(connection),
+        }),
+        None => Handle::own(object),
+    }
+}
+
+/// Never fails: a proxy whose manager is gone says so when it is used.
+fn far(endpoint: Endpoint, object: u64, ticket: u64) -> Handle {
+    if objects::serves(&endpoint.id) {
+        let handle = Handle::own(object);
+        let used = objects::with(|objects| objects.use_ticket(ticket)).flatten();
+        if let Some(object) = used {
+            objects::release(object, 1);
+        }
+        if let Some(handle) = handle {
+            return handle;
+        }
+        // Held by nobody: for the calls to say so, without a hold to give back.
+        return Handle {
+            endpoint: Arc::new(endpoint),
+            object: u64::MAX,
+            hold: Hold::Own,
+        };
+    }
+    let endpoint = Arc::new(endpoint);
+    let connection = Connection::to(&endpoint);
+    connection.claim(object, ticket);
+    Handle {
+        endpoint,
+        object,
+        hold: Hold::There(connection),
+    }
+}

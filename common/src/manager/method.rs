@@ -1,0 +1,154 @@
+//! Functions on hosted values, as something that can be sent.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::context;
+use super::error::CallError;
+use crate::codec;
+use crate::function::{BadEntry, Entry, EntryRef, Failure, Function, Signature, instance};
+use crate::panic;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::{Any, type_name};
+use std::marker::PhantomData;
+
+/// A function on a hosted value: `fn(&mut T, A..) -> R` with zero to six more arguments. `A` is
+/// the tuple of those.
+///
+/// Implemented for every such `Fn` that captures nothing; a closure must name its first
+/// parameter's type: `|list: &mut Vec<u32>, item: u32| list.push(item)`.
+pub trait Method<T: ?Sized, A>: Copy + Send + Sync + 'static {
+    /// What it returns.
+    type Output;
+
+    /// Calls it.
+    fn call(self, value: &mut T, args: A) -> Self::Output;
+}
+
+macro_rules! method_of {
+    ($($A:ident)*) => {
+        impl<F, T, R, $($A),*> Method<T, ($($A,)*)> for F
+        where
+            F: Fn(&mut T, $($A),*) -> R + Copy + Send + Sync + 'static,
+        {
+            type Output = R;
+
+            #[allow(non_snake_case)]
+            fn call(self, value: &mut T, ($($A,)*): ($($A,)*)) -> R {
+                self(value, $($A),*)
+            }
+        }
+    };
+}
+
+method_of!();
+method_of!(A);
+method_of!(A B);
+method_of!(A B C);
+method_of!(A B C D);
+method_of!(A B C D E);
+method_of!(A B C D E G);
+
+/// A hosted value, whatever its type.
+pub(super) type Value = Box<dyn Any>;
+
+/// Calls a function with one value: value, arguments, where the result goes.
+#[derive(Clone, Copy)]
+pub(super) struct CallEntry(pub(super) fn(&mut dyn Any, &[u8], &mut Vec<u8>) -> Called);
+
+/// Calls a function with several values.
+#[derive(Clone, Copy)]
+pub(super) struct TransactionEntry(pub(super) fn(&mut [Value], &[u8], &mut Vec<u8>) -> Called);
+
+/// Makes a value; also says what its type is called.
+#[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)]
+pub(super) struct HostEntry(pub(super) fn(&[u8]) -> Result<(Value, &'static str), CallError>);
+
+pub(super) type Called = Result<(), CallError>;
+
+impl Signature for CallEntry {
+    const MAGIC: u64 = 0x6d61_6e01;
+}
+
+impl Signature for TransactionEntry {
+    const MAGIC: u64 = 0x6d61_6e02;
+}
+
+impl Signature for HostEntry {
+    const MAGIC: u64 = 0x6d61_6e03;
+}
+
+pub(super) fn call_entry<F, T, A>(_f: F) -> Result<EntryRef, BadEntry>
+where
+    F: Method<T, A, Output: Serialize + 'static>,
+    T: 'static,
+    A: DeserializeOwned + 'static,
+{
+    EntryRef::of(CallOf::<F, T, A>::ENTRY)
+}
+
+struct CallOf<F, T, A>(PhantomData<(F, T, A)>);
+
+impl<F, T, A> CallOf<F, T, A>
+where
+    F: Method<T, A, Output: Serialize + 'static>,
+    T: 'static,
+    A: DeserializeOwned + 'static,
+{
+    const ENTRY: &'static Entry<CallEntry> =
+        &Entry::new::<(F, T, A, F::Output)>(CallEntry(|value, args, out| {
+            let value = value.downcast_mut::<T>().ok_or_else(wrong_type::<T>)?;
+            run(args, out, |args| instance::<F>().call(value, args))
+        }));
+}
+
+/// Decodes, calls, encodes: what every entry does. Only a panic of the function itself is
+/// [`CallError::Panicked`]; one of a `Deserialize` or `Serialize` is the message's fault.
+pub(super) fn run<A, R>(args: &[u8], out: &mut Vec<u8>, f: impl FnOnce(A) -> R) -> Called
+where
+    A: DeserializeOwned,
+    R: Serialize,
+{
+    let server = |failure| CallError::Server(failure);
+    let args: A = panic::catch(|| context::decoding_request(|| codec::decode(args)))
+        .map_err(|panic| server(Failure::Panicked(panic)))?
+        .map_err(|error| server(Failure::Arguments(error)))?;
+    let result = panic::catch(|| f(args)).map_err(CallError::Panicked)?;
+    panic::catch(|| context::encoding_reply(|| codec::encode_into(&result, out)))
+        .map_err(|panic| server(Failure::Panicked(panic)))?
+        .map_err(|error| server(Failure::Result(error)))
+}
+
+/// The found type's name is added by who knows it.
+pub(super) fn wrong_type<T>() -> CallError {
+    CallError::Type {
+        expected: type_name::<T>().into(),
+        found: String::new(),
+    }
+}
+
+pub(super) fn host_entry<F, A>(_f: F) -> Result<EntryRef, BadEntry>
+where
+    F: Function<A, Output: 'static>,
+    A: DeserializeOwned + 'static,
+{
+    EntryRef::of(HostOf::<F, A>::ENTRY)
+}
+
+struct HostOf<F, A>(PhantomData<(F, A)>);
+
+impl<F, A> HostOf<F, A>
+where
+    F: Function<A, Output: 'static>,
+    A: DeserializeOwned + 'static,
+{
+    const ENTRY: &'static Entry<HostEntry> = &Entry::new::<(F, A, F::Output)>(HostEntry(|args| {
+        let args: A = panic::catch(|| context::decoding_request(|| codec::decode(args)))
+            .map_err(|panic| CallError::Server(Failure::Panicked(panic)))?
+            .map_err(|error| CallError::Server(Failure::Arguments(error)))?;
+        let value = panic::catch(|| instance::<F>().call(args))
+            .map_err(|panic| CallError::Server(Failure::Panicked(panic)))?;
+        Ok((Box::new(value) as Value, type_name::<F::Output>()))
+    }));
+}

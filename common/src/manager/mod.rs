@@ -1,0 +1,317 @@
+//! Values shared between processes: a process owns them, others send it functions to run on them.
+//!
+//! ```text
+//!   this process                 |    manager's process        |   any other process
+//!   Manager, Proxy<T> --- f, args ---> f(&mut value, args..) <---- f, args --- Proxy<T>
+//!                     <-- result ----  one at a time      ------- result -->
+//!                                |  values: T, U, V, ...       |
+//! ```
+//!
+//! Python's manager sends the names of methods; here the function itself goes to the value, so
+//! *any* read-modify-write is atomic: `counter.call(|n: &mut u64| *n += 1, ())`. [`ListProxy`],
+//! [`DictProxy`] and their siblings are thin layers over [`Proxy::call`].
+//!
+//! Requests and replies travel through shared memory, a pair of lanes for each client process
+//! (see `channel.rs`); a socket attaches clients, wakes sleepers, and tells each side at once when
+//! the other has ended.
+//!
+//! A proxy works in any process that it gets to, and its value lives until the last one is gone.
+//! A value that holds proxies to itself, directly or in a circle, lives as long as its manager,
+//! or until one of its functions drops them.
+//!
+//! To copy: the folder manager/, process/ and what its mod.rs names, futex.rs, deadline.rs.
+
+mod address;
+mod attach;
+mod buffer;
+mod builder;
+mod channel;
+mod connection;
+mod context;
+mod endpoint;
+mod error;
+mod exchange;
+mod fork;
+mod future;
+mod handle;
+mod hello;
+mod list;
+mod message;
+mod method;
+mod names;
+mod objects;
+mod pending;
+mod proxy;
+mod server;
+mod socket;
+mod sys;
+mod transaction;
+
+pub use address::{Address, BadKey, Key};
+pub use builder::Builder;
+pub use error::{CallError, ConnectError, Refusal, StartError};
+pub use future::CallFuture;
+pub use list::ListProxy;
+pub use method::Method;
+pub use proxy::Proxy;
+pub use transaction::{Transaction, Values, transaction};
+
+use crate::deadline::Deadline;
+use crate::function::Function;
+use crate::process::Process;
+use connection::{Connection, Death};
+use handle::Handle;
+use message::{Kind, Message};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::type_name;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A process that owns values; Python's `Manager()`.
+///
+/// Dropping the one that started it shuts it down: it is asked, waited for (one second),
+/// terminated and killed. It ends with the process that started it, however that ends.
+///
+/// ```
+/// use common::manager::Manager;
+///
+/// let manager = Manager::new()?;
+/// let list = manager.list::<u32>()?;
+/// list.append(5)?;
+/// assert_eq!(list.to_string(), "[5]");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Manager {
+    connection: Arc<Connection>,
+    key: Key,
+    /// If it was started here.
+    process: Option<Process<()>>,
+}
+
+/// How long a manager may take over each step of its end.
+const GRACE: Duration = Duration::from_secs(1);
+
+impl Manager {
+    /// Starts a manager for this process and those it gives proxies to.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub fn new() -> Result<Manager, StartError> {
+        Manager::builder().start()
+    }
+
+    /// Describes a manager before it is started.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Hosts a value: it is moved to the manager's process, encoded.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn host<T>(&self, value: T) -> Result<Proxy<T>, CallError>
+    where
+        T: Serialize + DeserializeOwned + 'static,
+    {
+        self.host_with(|value: T| value, (value,))
+    }
+
+    /// Hosts what `f(args)` returns, called in the manager's process: so that the value may be
+    /// something that cannot be sent, such as a file, a connection or a cache.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; if `f` panics, [`CallError::Server`].
+    ///
+    /// ```
+    /// use common::manager::Manager;
+    /// use std::fs::File;
+    /// use std::io::Read;
+    ///
+    /// let manager = Manager::new()?;
+    /// let file = manager.host_with(|path: String| File::open(path).unwrap(), ("/dev/zero".to_string(),))?;
+    /// let read = |file: &mut File| {
+    ///     let mut bytes = [1; 4];
+    ///     file.read_exact(&mut bytes).map(|()| bytes).ok()
+    /// };
+    /// assert_eq!(file.call(read, ())?, Some([0; 4]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn host_with<F, A, T>(&self, f: F, args: A) -> Result<Proxy<T>, CallError>
+    where
+        F: Function<A, Output = T>,
+        A: Serialize + DeserializeOwned + 'static,
+        T: 'static,
+    {
+        let connection = self.connection();
+        let entry = method::host_entry(f).map_err(CallError::Function)?;
+        let message = Message::new(Kind::Host, 0);
+        let message = proxy::with_args(message, &connection, &entry, &args)?;
+        let reply = connection.request(message, Deadline::Never)?;
+        let granted = reply.grants().next();
+        // Made before the reply's own hold ends.
+        let handle = granted.map(|object| Handle::granted(&connection, object));
+        let _: u64 = proxy::decode_reply(&connection, reply)?;
+        handle.map(Proxy::new).ok_or(CallError::Gone)
+    }
+
+    /// Gives a value a name, for processes that know only the manager's address. It stays until
+    /// [`withdraw`](Manager::withdraw), another value of that name, or the manager's end.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; [`CallError::Foreign`] for another manager's value.
+    pub fn publish<P: Hosted>(&self, name: &str, proxy: &P) -> Result<(), CallError> {
+        let handle = proxy.proxy().handle().clone();
+        if handle.endpoint.id != self.connection.endpoint.id {
+            return Err(CallError::Foreign);
+        }
+        let names = self.names();
+        let (name, kind) = (name.to_owned(), type_name::<P::Value>().to_owned());
+        // The handle is encoded by reference, as the proxy would be.
+        names.call(names::publish, (name, kind, Proxy::<()>::of_handle(handle)))
+    }
+
+    /// The value of that name, as the kind of proxy it was published as; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Type`] if it is of another type, and else as any call.
+    pub fn get<P: Hosted>(&self, name: &str) -> Result<Option<P>, CallError> {
+        let found = self.names().call(names::find, (name.to_owned(),))?;
+        let Some((found, proxy)) = found else {
+            return Ok(None);
+        };
+        let expected = type_name::<P::Value>();
+        if found != expected {
+            let expected = expected.into();
+            return Err(CallError::Type { expected, found });
+        }
+        Ok(Some(P::from_proxy(Proxy::of_handle(
+            proxy.handle().clone(),
+        ))))
+    }
+
+    /// Takes a name away; says whether there was a value of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn withdraw(&self, name: &str) -> Result<bool, CallError> {
+        self.names().call(names::withdraw, (name.to_owned(),))
+    }
+
+    /// How many values it owns.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn count(&self) -> Result<usize, CallError> {
+        self.names().call(names::count, ())
+    }
+
+    /// Its process id; `None` if it was not started by this process.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.connection.endpoint.name
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.connection.endpoint.address
+    }
+
+    /// The key to it.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Shuts it down now, as dropping it does. Calls on its proxies fail at once from now on. Does
+    /// nothing the second time, and nothing for a manager that was not started here.
+    pub fn shutdown(&mut self) {
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        if !self.connection.is_ours() {
+            // A fork of the process that started it: the manager is not this one's to end.
+            std::mem::forget(process);
+            return;
+        }
+        self.connection.send(Message::new(Kind::Shutdown, 0));
+        if process.join_timeout(GRACE).is_none() {
+            let _ = process.terminate();
+            if process.join_timeout(GRACE).is_none() {
+                let _ = process.kill();
+                let _ = process.join();
+            }
+        }
+        self.connection.die(Death::ShutDown);
+    }
+
+    fn started(connection: Arc<Connection>, key: Key, process: Process<()>) -> Manager {
+        Manager {
+            connection,
+            key,
+            process: Some(process),
+        }
+    }
+
+    fn connection(&self) -> Arc<Connection> {
+        match self.connection.is_ours() {
+            true => self.connection.clone(),
+            false => Connection::to(&self.connection.endpoint),
+        }
+    }
+
+    fn names(&self) -> Proxy<names::Names> {
+        Proxy::new(Handle::uncounted(&self.connection(), names::NAMES))
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager")
+            .field("name", &self.name())
+            .field("address", &self.address().to_string())
+            .field("pid", &self.pid())
+            .finish()
+    }
+}
+
+/// What stands for a hosted value: [`Proxy`] and the typed proxies over it.
+pub trait Hosted: Sized {
+    /// What is hosted.
+    type Value: 'static;
+
+    /// The proxy inside.
+    fn proxy(&self) -> &Proxy<Self::Value>;
+
+    /// Puts one around a proxy.
+    fn from_proxy(proxy: Proxy<Self::Value>) -> Self;
+}
+
+impl<T: 'static> Hosted for Proxy<T> {
+    type Value = T;
+
+    fn proxy(&self) -> &Proxy<T> {
+        self
+    }
+
+    fn from_proxy(proxy: Proxy<T>) -> Self {
+        proxy
+    }
+}

@@ -1,0 +1,366 @@
+//! The values themselves: a table that lives in the server's one thread.
+//!
+//! An object stays as long as somebody holds it: a client process, the server itself (a proxy
+//! inside another value), or a ticket (a proxy on its way). A value is taken out of the table
+//! while a function has it, so that the function may use other proxies of the same manager.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::endpoint::Endpoint;
+use super::error::CallError;
+use super::method::{Method, Value, wrong_type};
+use crate::panic::{self, Panic};
+use std::any::type_name;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Everything the server has.
+pub(super) struct Objects {
+    endpoint: Arc<Endpoint>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    living: usize,
+    tickets: HashMap<u64, Transit>,
+    /// Tickets used before their sender's message came.
+    used: HashMap<u64, Instant>,
+    tickets_issued: u64,
+    /// How long a ticket outlives its sender.
+    grace: Duration,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Counts the objects that were here; part of an object's number, so that the number of one
+    /// that is gone is nobody's.
+    generation: u32,
+    object: Option<Object>,
+}
+
+struct Object {
+    /// `None` while a function has it.
+    value: Option<Value>,
+    type_name: &'static str,
+    holds: u64,
+    poison: Option<Panic>,
+}
+
+/// A proxy on its way.
+struct Transit {
+    object: u64,
+    /// The connection of who sent it; `None` if that has ended, or is the server.
+    sender: Option<u64>,
+    expires: Option<Instant>,
+}
+
+/// A used ticket is remembered this long; its sender's message was under way already when it was
+/// used, so this is plenty.
+const MEMORY: Duration = Duration::from_secs(10);
+
+thread_local! {
+    static OBJECTS: RefCell<Option<Objects>> = const { RefCell::new(None) };
+}
+
+/// Makes this thread the server's.
+pub(super) fn install(endpoint: Arc<Endpoint>, grace: Duration) {
+    OBJECTS.set(Some(Objects {
+        endpoint,
+        slots: Vec::new(),
+        free: Vec::new(),
+        living: 0,
+        tickets: HashMap::new(),
+        used: HashMap::new(),
+        tickets_issued: 0,
+        grace,
+    }));
+}
+
+/// Lets `f` look at the table if this is the server's thread. `f` must run no foreign code: no
+/// function, destructor or serialiser of a value.
+pub(super) fn with<R>(f: impl FnOnce(&mut Objects) -> R) -> Option<R> {
+    let run = |objects: &RefCell<Option<Objects>>| {
+        let mut objects = objects.try_borrow_mut().ok()?;
+        objects.as_mut().map(f)
+    };
+    OBJECTS.try_with(run).ok().flatten()
+}
+
+/// Whether this thread serves the manager of this id.
+pub(super) fn serves(id: &[u8; 16]) -> bool {
+    with(|objects| objects.endpoint.id == *id).unwrap_or(false)
+}
+
+/// Which manager this thread serves.
+pub(super) fn endpoint() -> Option<Arc<Endpoint>> {
+    with(|objects| objects.endpoint.clone())
+}
+
+/// Ends `count` holds; drops the value if those were the last.
+pub(super) fn release(object: u64, count: u64) {
+    if let Some(Some(value)) = with(|objects| objects.release(object, count)) {
+        drop_value(value);
+    }
+}
+
+/// A destructor that panics must not take the server with it.
+pub(super) fn drop_value(value: Value) {
+    let _ = panic::catch(|| drop(value));
+}
+
+/// Runs `f` on a value of this very server, from within a function that runs there.
+pub(super) fn call_here<F, T, A>(object: u64, f: F, args: A) -> Result<F::Output, CallError>
+where
+    F: Method<T, A>,
+    T: 'static,
+{
+    let mut value = with(|objects| objects.take(object)).unwrap_or(Err(CallError::Gone))?;
+    let result = match value.downcast_mut::<T>() {
+        Some(value) => panic::catch(|| f.call(value, args)).map_err(CallError::Panicked),
+        None => Err(wrong_type::<T>()),
+    };
+    finish(object, value, result)
+}
+
+/// Puts a value back after a call, and notes what the call did to it.
+pub(super) fn finish<R>(
+    object: u64,
+    value: Value,
+    result: Result<R, CallError>,
+) -> Result<R, CallError> {
+    let poison = match &result {
+        Err(CallError::Panicked(panic)) => Some(panic.clone()),
+        _ => None,
+    };
+    let put = with(|objects| {
+        let found = objects.type_name(object);
+        (objects.put_back(object, value, poison), found)
+    });
+    let Some((unneeded, found)) = put else {
+        return result;
+    };
+    if let Some(value) = unneeded {
+        drop_value(value);
+    }
+    result.map_err(|error| match error {
+        CallError::Type { expected, .. } => CallError::Type {
+            expected,
+            found: found.into(),
+        },
+        other => other,
+    })
+}
+
+/// Poison of an object, and away with it if `clear`.
+pub(super) fn poison(object: u64, clear: bool) -> Result<Option<Panic>, CallError> {
+    with(|objects| {
+        let object = objects.find(object)?;
+        let poison = object.poison.clone();
+        if clear {
+            object.poison = None;
+        }
+        Ok(poison)
+    })
+    .unwrap_or(Err(CallError::Gone))
+}
+
+/// Holds that were ended by a thread that is not the server's own.
+static ELSEWHERE: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+static ANY_ELSEWHERE: AtomicBool = AtomicBool::new(false);
+
+/// The server's own hold on an object is over.
+pub(super) fn release_own(id: &[u8; 16], object: u64) {
+    if serves(id) {
+        return release(object, 1);
+    }
+    ELSEWHERE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(object);
+    ANY_ELSEWHERE.store(true, Ordering::Release);
+}
+
+/// Does what [`release_own`] could not do at once.
+pub(super) fn release_elsewhere() {
+    if !ANY_ELSEWHERE.swap(false, Ordering::Acquire) {
+        return;
+    }
+    let released = mem::take(&mut *ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner));
+    for object in released {
+        release(object, 1);
+    }
+}
+
+/// Drops all values, while proxies in them still find the table.
+pub(super) fn drop_all() {
+    while let Some(Some(value)) = with(Objects::take_any) {
+        drop_value(value);
+    }
+}
+
+impl Objects {
+    /// Adds a value with one hold, and says its number.
+    pub(super) fn add(&mut self, value: Value, type_name: &'static str) -> u64 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.object = Some(Object {
+            value: Some(value),
+            type_name,
+            holds: 1,
+            poison: None,
+        });
+        self.living += 1;
+        u64::from(slot.generation) << 32 | u64::from(index)
+    }
+
+    /// How many objects there are.
+    pub(super) fn living(&self) -> usize {
+        self.living
+    }
+
+    fn find(&mut self, object: u64) -> Result<&mut Object, CallError> {
+        let (generation, index) = ((object >> 32) as u32, object as u32 as usize);
+        self.slots
+            .get_mut(index)
+            .filter(|slot| slot.generation == generation)
+            .and_then(|slot| slot.object.as_mut())
+            .ok_or(CallError::Gone)
+    }
+
+    fn type_name(&mut self, object: u64) -> &'static str {
+        self.find(object)
+            .map_or("(gone)", |object| object.type_name)
+    }
+
+    /// Takes a value out, for a function.
+    pub(super) fn take(&mut self, object: u64) -> Result<Value, CallError> {
+        let object = self.find(object)?;
+        if let Some(panic) = &object.poison {
+            return Err(CallError::Poisoned(panic.clone()));
+        }
+        object.value.take().ok_or(CallError::Busy)
+    }
+
+    /// Puts it back; gives it to the caller, to be dropped, if nobody holds it any more.
+    pub(super) fn put_back(
+        &mut self,
+        object: u64,
+        value: Value,
+        poison: Option<Panic>,
+    ) -> Option<Value> {
+        let Ok(found) = self.find(object) else {
+            return Some(value);
+        };
+        found.value = Some(value);
+        if poison.is_some() {
+            found.poison = poison;
+        }
+        match found.holds {
+            0 => self.remove(object),
+            _ => None,
+        }
+    }
+
+    /// One hold more; false if there is no such object.
+    pub(super) fn hold(&mut self, object: u64) -> bool {
+        self.find(object).map(|object| object.holds += 1).is_ok()
+    }
+
+    fn release(&mut self, object: u64, count: u64) -> Option<Value> {
+        let found = self.find(object).ok()?;
+        found.holds = found.holds.saturating_sub(count);
+        // One that a function has just now is removed when it is put back.
+        match found.holds == 0 && found.value.is_some() {
+            true => self.remove(object),
+            false => None,
+        }
+    }
+
+    fn remove(&mut self, object: u64) -> Option<Value> {
+        let index = object as u32;
+        let slot = self.slots.get_mut(index as usize)?;
+        let removed = slot.object.take()?;
+        self.living -= 1;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(index);
+        removed.value
+    }
+
+    fn take_any(&mut self) -> Option<Value> {
+        let index = self.slots.iter().position(|slot| {
+            let object = slot.object.as_ref();
+            object.is_some_and(|object| object.value.is_some())
+        })?;
+        let object = u64::from(self.slots[index].generation) << 32 | index as u64;
+        self.remove(object)
+    }
+
+    /// A proxy is on its way: the ticket holds the object until somebody uses it.
+    pub(super) fn add_ticket(&mut self, object: u64, ticket: u64, sender: Option<u64>) {
+        if self.used.remove(&ticket).is_some() || !self.hold(object) {
+            return;
+        }
+        let transit = Transit {
+            object,
+            sender,
+            expires: None,
+        };
+        self.tickets.insert(ticket, transit);
+    }
+
+    /// A ticket for a proxy that the server itself sends.
+    pub(super) fn own_ticket(&mut self, object: u64) -> u64 {
+        self.tickets_issued += 1;
+        // Clients' tickets have their connection's number, from 1, in the upper half.
+        let ticket = self.tickets_issued & u64::from(u32::MAX);
+        self.add_ticket(object, ticket, None);
+        ticket
+    }
+
+    /// A ticket arrived: the object it held, whose hold is the caller's to end.
+    pub(super) fn use_ticket(&mut self, ticket: u64) -> Option<u64> {
+        match self.tickets.remove(&ticket) {
+            Some(transit) => Some(transit.object),
+            None => {
+                self.used.insert(ticket, Instant::now() + MEMORY);
+                None
+            }
+        }
+    }
+
+    /// A client has gone: its proxies on their way have so much time to arrive.
+    pub(super) fn sender_gone(&mut self, sender: u64) {
+        let expires = Instant::now().checked_add(self.grace);
+        for transit in self.tickets.values_mut() {
+            if transit.sender == Some(sender) {
+                transit.sender = None;
+                transit.expires = expires;
+            }
+        }
+    }
+
+    /// When there is something to do for [`Objects::expire`].
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.tickets.values().filter_map(|t| t.expires).min()
+    }
+
+    /// The objects whose tickets nobody used in time; their holds are the caller's to end.
+    pub(super) fn expire(&mut self) -> Vec<u64> {
+        let now = Instant::now();
+        self.used.retain(|_, until| *until > now);
+        let late = self
+            .tickets
+            .extract_if(|_, t| t.expires.is_some_and(|at| at <= now));
+        late.map(|(_, transit)| transit.object).collect()
+    }
+}
+
+/// For messages about a type on the server.
+pub(super) fn name_of<T>() -> &'static str {
+    type_name::<T>()
+}

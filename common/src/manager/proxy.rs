@@ -1,0 +1,291 @@
+//! A handle on a hosted value.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::connection::Connection;
+use super::error::CallError;
+use super::future::CallFuture;
+use super::handle::{Handle, Route};
+use super::message::{Kind, Message};
+use super::method::{self, Method};
+use super::pending::Reply;
+use super::{buffer, context, objects};
+use crate::codec;
+use crate::deadline::Deadline;
+use crate::panic::Panic;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A handle on a value that a manager owns; works in any process of the program.
+///
+/// Clone it, send it as an argument, through a queue, or inside another hosted value. The value
+/// is dropped when its last proxy anywhere is gone, also when the processes that had them were
+/// killed. A proxy that was serialised and has not arrived yet counts as one as long as the
+/// process that serialised it lives, and for a minute after that (see
+/// [`Builder::transit`](super::Builder::transit)).
+///
+/// `Debug` shows the handle and asks nobody.
+///
+/// ```
+/// use common::manager::{Manager, Proxy};
+/// use common::process::Process;
+///
+/// fn work(counter: Proxy<u64>) {
+///     for _ in 0..100 {
+///         counter.call(|n: &mut u64, by: u64| *n += by, (1,)).unwrap();
+///     }
+/// }
+///
+/// let manager = Manager::new()?;
+/// let counter = manager.host(0u64)?;
+/// let process = Process::spawn(work, (counter.clone(),))?;
+/// work(counter.clone());
+/// process.join()?;
+/// assert_eq!(counter.call(|n: &mut u64| *n, ())?, 200);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Proxy<T> {
+    handle: Arc<Handle>,
+    /// Neither has nor borrows a `T`.
+    value: PhantomData<fn(T) -> T>,
+}
+
+impl<T> Proxy<T> {
+    pub(super) fn new(handle: Handle) -> Self {
+        Proxy {
+            handle: Arc::new(handle),
+            value: PhantomData,
+        }
+    }
+
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    pub(super) fn of_handle(handle: Arc<Handle>) -> Self {
+        Proxy {
+            handle,
+            value: PhantomData,
+        }
+    }
+}
+
+impl<T: 'static> Proxy<T> {
+    /// Runs `f(&mut value, args..)` in the manager's process and gives back what it returned.
+    /// Functions run one at a time, so whatever `f` does to the value is atomic. Waits for those
+    /// before it, and for this one.
+    ///
+    /// `f` is a `fn` item or a closure that captures nothing and names its first parameter's type.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]. If `f` panics that is an error, and the value is poisoned: every later call
+    /// fails, until somebody calls [`clear_poison`](Proxy::clear_poison).
+    pub fn call<F, A>(&self, f: F, args: A) -> Result<F::Output, CallError>
+    where
+        F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        self.call_until(f, args, Deadline::Never)
+    }
+
+    /// As [`call`](Proxy::call), for at most `timeout`, connecting included. When the time is
+    /// over the function may still run later, and its result is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Timeout`], and as [`call`](Proxy::call).
+    pub fn call_timeout<F, A>(
+        &self,
+        f: F,
+        args: A,
+        timeout: Duration,
+    ) -> Result<F::Output, CallError>
+    where
+        F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        self.call_until(f, args, Deadline::after(timeout))
+    }
+
+    fn call_until<F, A>(&self, f: F, args: A, deadline: Deadline) -> Result<F::Output, CallError>
+    where
+        F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        match self.handle.route() {
+            Route::Here => objects::call_here(self.handle.object, f, args),
+            Route::There(connection) => {
+                let message = self.message(&connection, f, &args)?;
+                let reply = connection.request(message, deadline)?;
+                decode_reply(&connection, reply)
+            }
+        }
+    }
+
+    /// Sends the call and returns at once; the future gives its result. Many may be in flight,
+    /// which is several times faster than one after the other; they run in the order of their
+    /// sending. What does not fit in the channel waits in this process's memory.
+    ///
+    /// ```
+    /// use common::manager::Manager;
+    /// let manager = Manager::new()?;
+    /// let list = manager.host(Vec::<u32>::new())?;
+    /// let calls: Vec<_> = (0..100)
+    ///     .map(|i| list.call_async(|list: &mut Vec<u32>, i: u32| list.push(i), (i,)))
+    ///     .collect();
+    /// futures::executor::block_on(futures::future::try_join_all(calls))?;
+    /// assert_eq!(list.call(|list: &mut Vec<u32>| list.len(), ())?, 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_async<F, A>(&self, f: F, args: A) -> CallFuture<F::Output>
+    where
+        F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        match self.handle.route() {
+            Route::Here => CallFuture::done(objects::call_here(self.handle.object, f, args)),
+            Route::There(connection) => match self.message(&connection, f, &args) {
+                Ok(message) => {
+                    let number = connection.send(message);
+                    CallFuture::sent(connection, number)
+                }
+                Err(error) => CallFuture::done(Err(error)),
+            },
+        }
+    }
+
+    fn message<F, A>(
+        &self,
+        connection: &Arc<Connection>,
+        f: F,
+        args: &A,
+    ) -> Result<Message, CallError>
+    where
+        F: Method<T, A, Output: Serialize + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        let entry = method::call_entry(f).map_err(CallError::Function)?;
+        let message = Message::in_buffer(buffer::take(), Kind::Call, 0).u64(self.handle.object);
+        with_args(message, connection, &entry, args)
+    }
+
+    /// Whether a function that had the value panicked.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`], where the manager cannot be asked.
+    pub fn is_poisoned(&self) -> Result<bool, CallError> {
+        self.poison(false).map(|poison| poison.is_some())
+    }
+
+    /// Makes the value usable again, whatever the function that panicked left of it: have a look
+    /// at it next, or put another in its place.
+    ///
+    /// # Errors
+    ///
+    /// As [`is_poisoned`](Proxy::is_poisoned).
+    ///
+    /// ```
+    /// use common::manager::{CallError, Manager};
+    /// let manager = Manager::new()?;
+    /// let value = manager.host(1)?;
+    /// let fail = |n: &mut i32| -> () {
+    ///     *n = 2;
+    ///     panic!("half-way")
+    /// };
+    /// assert!(matches!(value.call(fail, ()), Err(CallError::Panicked(_))));
+    /// assert!(matches!(value.call(|n: &mut i32| *n, ()), Err(CallError::Poisoned(_))));
+    /// value.clear_poison()?;
+    /// assert_eq!(value.call(|n: &mut i32| *n, ())?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn clear_poison(&self) -> Result<(), CallError> {
+        self.poison(true).map(drop)
+    }
+
+    fn poison(&self, clear: bool) -> Result<Option<Panic>, CallError> {
+        match self.handle.route() {
+            Route::Here => objects::poison(self.handle.object, clear),
+            Route::There(connection) => {
+                let message = Message::new(Kind::Poison, 0)
+                    .u64(self.handle.object)
+                    .u64(clear.into());
+                let reply = connection.request(message, Deadline::Never)?;
+                decode_reply(&connection, reply)
+            }
+        }
+    }
+}
+
+/// Ends a message with a function and its arguments.
+pub(super) fn with_args<A: Serialize>(
+    mut message: Message,
+    connection: &Arc<Connection>,
+    entry: &crate::function::EntryRef,
+    args: &A,
+) -> Result<Message, CallError> {
+    let body = message.body();
+    codec::encode_into(entry, body).map_err(CallError::Arguments)?;
+    context::of_connection(connection, || codec::encode_into(args, body))
+        .map_err(CallError::Arguments)?;
+    Ok(message)
+}
+
+/// What a reply says.
+pub(super) fn decode_reply<R: DeserializeOwned>(
+    connection: &Arc<Connection>,
+    reply: Reply,
+) -> Result<R, CallError> {
+    let result = match reply.returned() {
+        true => context::of_connection(connection, || codec::decode(reply.payload()))
+            .map_err(CallError::Result),
+        false => Err(codec::decode(reply.payload()).unwrap_or_else(CallError::Result)),
+    };
+    // Until here this process held what the reply grants; now only its proxies do.
+    for object in reply.grants() {
+        connection.release(object);
+    }
+    buffer::give(reply.into_buffer());
+    result
+}
+
+impl<T> Clone for Proxy<T> {
+    fn clone(&self) -> Self {
+        Proxy {
+            handle: self.handle.clone(),
+            value: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Proxy<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Proxy<{}>({:#x} at {})",
+            std::any::type_name::<T>(),
+            self.handle.object,
+            self.handle.endpoint.name
+        )
+    }
+}
+
+impl<T> Serialize for Proxy<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.handle.serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Proxy<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Proxy {
+            handle: Arc::new(Handle::deserialize(deserializer)?),
+            value: PhantomData,
+        })
+    }
+}

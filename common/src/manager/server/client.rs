@@ -1,0 +1,311 @@
+//! One client process, as the server sees it.
+
+use super::dispatch::{self, Outcome};
+use crate::manager::address::random;
+use crate::manager::channel::{Channel, Consumer, Corrupt, Producer};
+use crate::manager::endpoint::Endpoint;
+use crate::manager::error::Refusal;
+use crate::manager::hello::{self, Answer, Build, Challenge, FileDigest, Verdict};
+use crate::manager::{buffer, objects, socket, sys};
+use nix::errno::Errno;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(super) struct Client {
+    socket: OwnedFd,
+    /// Tells of the process's end even if a fork of it keeps the socket open.
+    process: Option<OwnedFd>,
+    number: u32,
+    stage: Stage,
+    pub(super) holds: Holds,
+}
+
+/// The holds of one client process, by object.
+#[derive(Default)]
+pub(super) struct Holds(pub(super) HashMap<u64, u64>);
+
+enum Stage {
+    Challenged {
+        nonce: [u8; 32],
+        until: Instant,
+    },
+    AskedForDigest {
+        nonce: [u8; 32],
+        answer: Answer,
+        until: Instant,
+    },
+    Attached(Box<Attached>),
+}
+
+struct Attached {
+    channel: Arc<Channel>,
+    producer: Producer,
+    consumer: Consumer,
+    /// Answers that did not fit yet, from the given place on. Meanwhile no request is taken: a
+    /// client that does not read its answers waits, and nobody else.
+    outbox: Vec<u8>,
+    outbox_sent: usize,
+}
+
+pub(super) enum Progress {
+    None,
+    Some,
+    Gone,
+    Shutdown,
+}
+
+/// So long somebody may take to say who it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests of one client before it is the next one's turn.
+const TURN: usize = 32;
+
+impl Client {
+    /// Says hello; `None` if the client does not listen.
+    pub(super) fn greet(
+        socket: OwnedFd,
+        pid: i32,
+        number: u32,
+        endpoint: &Endpoint,
+    ) -> Option<Client> {
+        let nonce = random();
+        let challenge = hello::pack(&Challenge {
+            server: endpoint.id,
+            name: endpoint.name.chars().take(100).collect(),
+            nonce,
+        });
+        socket::send(socket.as_fd(), &challenge, None).ok()?;
+        Some(Client {
+            // A client of another pid namespace has no pid here.
+            process: sys::pidfd_open(pid),
+            socket,
+            number,
+            stage: Stage::Challenged {
+                nonce,
+                until: Instant::now() + PATIENCE,
+            },
+            holds: Holds::default(),
+        })
+    }
+
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(&self.socket), self.process.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+    }
+
+    pub(super) fn must_attach_by(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Challenged { until, .. } | Stage::AskedForDigest { until, .. } => Some(until),
+            Stage::Attached(_) => None,
+        }
+    }
+
+    /// Something happened on its socket, or it has ended; false if it is to be removed.
+    pub(super) fn hear(&mut self, endpoint: &Endpoint) -> bool {
+        if self
+            .process
+            .as_ref()
+            .is_some_and(|fd| sys::is_readable(fd.as_fd()))
+        {
+            return false;
+        }
+        if matches!(self.stage, Stage::Attached(_)) {
+            return socket::drain(self.socket.as_fd());
+        }
+        match socket::receive(self.socket.as_fd()) {
+            Ok((packet, _)) => self.understand(&packet, endpoint).is_some(),
+            Err(error) => error == Errno::EAGAIN,
+        }
+    }
+
+    /// `None`: send it away.
+    fn understand(&mut self, packet: &[u8], endpoint: &Endpoint) -> Option<()> {
+        match &self.stage {
+            Stage::Attached(_) => None,
+            Stage::Challenged { nonce, until } => {
+                let (nonce, until) = (*nonce, *until);
+                let answer: Answer = hello::unpack(packet)?;
+                if !hello::check_client(&endpoint.key, &nonce, &answer) {
+                    return self.refuse(Refusal::Key);
+                }
+                if answer.build == Build::current() {
+                    return self.welcome(&nonce, &answer, endpoint);
+                }
+                self.say(&Verdict::Digest, None)?;
+                self.stage = Stage::AskedForDigest {
+                    nonce,
+                    answer,
+                    until,
+                };
+                Some(())
+            }
+            Stage::AskedForDigest { nonce, answer, .. } => {
+                let (nonce, answer) = (*nonce, answer.clone());
+                let FileDigest(digest) = hello::unpack(packet)?;
+                match hello::digest() {
+                    Ok(ours) if ours == digest => self.welcome(&nonce, &answer, endpoint),
+                    _ => self.refuse(Refusal::Build),
+                }
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Option<()> {
+        let _ = self.say(&Verdict::Refused(refusal), None);
+        None
+    }
+
+    fn say(&self, verdict: &Verdict, file: Option<BorrowedFd<'_>>) -> Option<()> {
+        socket::send(self.socket.as_fd(), &hello::pack(verdict), file).ok()
+    }
+
+    fn welcome(&mut self, nonce: &[u8; 32], answer: &Answer, endpoint: &Endpoint) -> Option<()> {
+        let Ok((channel, file)) = Channel::create() else {
+            return self.refuse(Refusal::Full);
+        };
+        let welcome = Verdict::Welcome {
+            proof: hello::servers_proof(&endpoint.key, nonce, &answer.nonce),
+            number: self.number,
+        };
+        self.say(&welcome, Some(file.as_fd()))?;
+        self.stage = Stage::Attached(Box::new(Attached {
+            producer: channel.producer(),
+            consumer: channel.consumer(),
+            channel,
+            outbox: Vec::new(),
+            outbox_sent: 0,
+        }));
+        Some(())
+    }
+
+    /// Runs the next requests.
+    pub(super) fn serve(&mut self) -> Progress {
+        let Stage::Attached(attached) = &mut self.stage else {
+            return Progress::None;
+        };
+        if attached.consumer.is_empty() && attached.outbox.is_empty() {
+            return Progress::None;
+        }
+        match attached.serve(self.socket.as_fd(), self.number, &mut self.holds) {
+            Ok(progress) => progress,
+            Err(Corrupt) => Progress::Gone,
+        }
+    }
+
+    /// Whether [`Client::serve`] would get any further.
+    pub(super) fn can_go_on(&mut self) -> bool {
+        match &mut self.stage {
+            Stage::Attached(a) if !a.outbox.is_empty() => a.producer.has_room() != Ok(false),
+            Stage::Attached(a) => !a.consumer.is_empty(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn going_to_sleep(&self) {
+        if let Stage::Attached(attached) = &self.stage {
+            attached.channel.going_to_sleep();
+        }
+    }
+
+    pub(super) fn is_awake(&self) {
+        if let Stage::Attached(attached) = &self.stage {
+            attached.channel.is_awake();
+        }
+    }
+
+    /// The client has ended. What it had said before counts; then its holds are over.
+    pub(super) fn leave(&mut self) {
+        if let Stage::Attached(attached) = &mut self.stage {
+            attached.read_last(self.number, &mut self.holds);
+        }
+        objects::with(|objects| objects.sender_gone(self.number.into()));
+        for (object, count) in self.holds.0.drain() {
+            objects::release(object, count);
+        }
+    }
+}
+
+impl Attached {
+    fn serve(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        number: u32,
+        holds: &mut Holds,
+    ) -> Result<Progress, Corrupt> {
+        let mut any = self.flush(socket)?;
+        for _ in 0..TURN {
+            if !self.outbox.is_empty() {
+                break;
+            }
+            let mut request = buffer::take();
+            if !self.consumer.next(&mut request)? {
+                buffer::give(request);
+                break;
+            }
+            any = true;
+            let outcome = dispatch::handle(&request, number, holds);
+            buffer::give(request);
+            match outcome {
+                Outcome::Nothing => {}
+                Outcome::Answer(answer) => self.send(answer, socket)?,
+                Outcome::Shutdown => return Ok(Progress::Shutdown),
+                Outcome::Nonsense => return Err(Corrupt),
+            }
+        }
+        // It may wait for room in its lane.
+        self.wake(socket);
+        Ok(
+            if any || !self.consumer.is_empty() && self.outbox.is_empty() {
+                Progress::Some
+            } else {
+                Progress::None
+            },
+        )
+    }
+
+    fn send(&mut self, answer: Vec<u8>, socket: BorrowedFd<'_>) -> Result<(), Corrupt> {
+        let sent = self.producer.push(&answer)?;
+        if sent < answer.len() {
+            self.outbox.extend_from_slice(&answer[sent..]);
+        }
+        buffer::give(answer);
+        self.wake(socket);
+        Ok(())
+    }
+
+    fn wake(&self, socket: BorrowedFd<'_>) {
+        if self.channel.must_wake() {
+            socket::wake(socket);
+        }
+    }
+
+    /// Sends on what did not fit before; whether that got any further.
+    fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Corrupt> {
+        if self.outbox.is_empty() {
+            return Ok(false);
+        }
+        let sent = self.producer.push(&self.outbox[self.outbox_sent..])?;
+        self.outbox_sent += sent;
+        if self.outbox_sent == self.outbox.len() {
+            self.outbox = Vec::new();
+            self.outbox_sent = 0;
+        }
+        if sent > 0 {
+            self.wake(socket);
+        }
+        Ok(sent > 0)
+    }
+
+    /// The requests that a client made before it ended: its answers are nobody's.
+    fn read_last(&mut self, number: u32, holds: &mut Holds) {
+        let mut request = Vec::new();
+        while let Ok(true) = self.consumer.next(&mut request) {
+            if let Outcome::Nonsense = dispatch::handle(&request, number, holds) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Doing what a request asks for.
+
+use super::client::Holds;
+use crate::codec;
+use crate::function::{EntryRef, Failure, Signature};
+use crate::manager::error::CallError;
+use crate::manager::message::{Body, Header, Kind, Message};
+use crate::manager::method::{CallEntry, HostEntry, TransactionEntry, Value};
+use crate::manager::{buffer, context, objects};
+
+pub(super) enum Outcome {
+    Nothing,
+    /// To be sent back.
+    Answer(Vec<u8>),
+    Shutdown,
+    /// The client is broken: what comes next cannot be understood either.
+    Nonsense,
+}
+
+/// What a client asks for, done.
+pub(super) fn handle(request: &[u8], client: u32, holds: &mut Holds) -> Outcome {
+    let Some((header, body)) = Header::parse(request) else {
+        return Outcome::Nonsense;
+    };
+    let done = match header.kind {
+        Kind::Call => return answer(header, holds, |out| call(body, out)),
+        Kind::Transaction => return answer(header, holds, |out| transaction(body, out)),
+        Kind::Host => return host(header, body, holds),
+        Kind::Poison => return answer(header, holds, |out| poison(body, out)),
+        Kind::Claim => claim(body, holds),
+        Kind::Ticket => ticket(body, client),
+        Kind::Release => release(body, holds),
+        Kind::Shutdown => return Outcome::Shutdown,
+        Kind::Returned | Kind::Failed => None,
+    };
+    match done {
+        Some(()) => Outcome::Nothing,
+        None => Outcome::Nonsense,
+    }
+}
+
+fn answer(
+    header: Header,
+    holds: &mut Holds,
+    f: impl FnOnce(&mut Vec<u8>) -> Result<(), CallError>,
+) -> Outcome {
+    let mut message = Message::in_buffer(buffer::take(), Kind::Returned, header.number);
+    let outcome = f(message.body());
+    let granted = context::take_grants();
+    match outcome {
+        Ok(()) => {
+            for &object in &granted {
+                *holds.0.entry(object).or_default() += 1;
+            }
+            Outcome::Answer(message.grants(&granted).finish())
+        }
+        Err(error) => {
+            // A result whose encoding failed half-way goes nowhere.
+            for object in granted {
+                objects::release(object, 1);
+            }
+            let mut message = Message::new(Kind::Failed, header.number);
+            // An error is made of strings and numbers; should that fail, an empty one is an
+            // error to the client as well.
+            let _ = codec::encode_into(&error, message.body());
+            Outcome::Answer(message.finish())
+        }
+    }
+}
+
+/// The request is cut short or of another form: its sender is told.
+fn misread(body: &Body<'_>, what: &str) -> CallError {
+    CallError::Server(Failure::Arguments(codec::DecodeError {
+        type_name: what.into(),
+        length: body.0.len(),
+        reason: "the request is cut short".into(),
+    }))
+}
+
+fn function<S: Signature>(body: &mut Body<'_>) -> Result<S, CallError> {
+    let bytes = body.take(16).ok_or_else(|| misread(body, "a function"))?;
+    let entry: EntryRef =
+        codec::decode(bytes).map_err(|error| CallError::Server(Failure::Arguments(error)))?;
+    entry
+        .resolve()
+        .map_err(|error| CallError::Server(Failure::Entry(error)))
+}
+
+fn call(mut body: Body<'_>, out: &mut Vec<u8>) -> Result<(), CallError> {
+    let object = body.number().ok_or_else(|| misread(&body, "an object"))?;
+    let CallEntry(run) = function(&mut body)?;
+    let mut value = take(object)?;
+    let result = run(&mut *value, body.0, out);
+    objects::finish(object, value, result)
+}
+
+fn take(object: u64) -> Result<Value, CallError> {
+    objects::with(|objects| objects.take(object)).unwrap_or(Err(CallError::Gone))
+}
+
+fn transaction(mut body: Body<'_>, out: &mut Vec<u8>) -> Result<(), CallError> {
+    let count = body.number().filter(|&count| count <= 16);
+    let count = count.ok_or_else(|| misread(&body, "a count"))?;
+    let mut numbers = Vec::new();
+    for _ in 0..count {
+        numbers.push(body.number().ok_or_else(|| misread(&body, "an object"))?);
+    }
+    let TransactionEntry(run) = function(&mut body)?;
+    let mut values: Vec<Value> = Vec::new();
+    let mut result = Ok(());
+    for &number in &numbers {
+        match take(number) {
+            Ok(value) => values.push(value),
+            Err(error) => result = result.and(Err(error)),
+        }
+        if result.is_err() {
+            break;
+        }
+    }
+    if result.is_ok() {
+        result = run(&mut values, body.0, out);
+    }
+    put_back(&numbers, values, result)
+}
+
+pub(in crate::manager) fn put_back<R>(
+    numbers: &[u64],
+    values: Vec<Value>,
+    result: Result<R, CallError>,
+) -> Result<R, CallError> {
+    for (&number, value) in numbers.iter().zip(values) {
+        let each: Result<(), CallError> = match &result {
+            Err(CallError::Panicked(panic)) => Err(CallError::Panicked(panic.clone())),
+            _ => Ok(()),
+        };
+        let _ = objects::finish(number, value, each);
+    }
+    result
+}
+
+fn host(header: Header, mut body: Body<'_>, holds: &mut Holds) -> Outcome {
+    let made = function(&mut body).and_then(|HostEntry(make)| make(body.0));
+    answer(header, holds, |out| {
+        let (value, type_name) = made?;
+        let object = objects::with(|objects| objects.add(value, type_name));
+        let object = object.ok_or(CallError::Gone)?;
+        // The hold that it was made with is the client's.
+        context::grant(object);
+        codec::encode_into(&object, out).map_err(|error| CallError::Server(Failure::Result(error)))
+    })
+}
+
+fn poison(mut body: Body<'_>, out: &mut Vec<u8>) -> Result<(), CallError> {
+    let object = body.number().ok_or_else(|| misread(&body, "an object"))?;
+    let clear = body.number().ok_or_else(|| misread(&body, "a flag"))?;
+    let poison = objects::poison(object, clear != 0)?;
+    codec::encode_into(&poison, out).map_err(|error| CallError::Server(Failure::Result(error)))
+}
+
+fn claim(mut body: Body<'_>, holds: &mut Holds) -> Option<()> {
+    let (object, ticket) = (body.number()?, body.number()?);
+    let used = match ticket {
+        0 => None,
+        ticket => objects::with(|objects| objects.use_ticket(ticket)).flatten(),
+    };
+    let held = objects::with(|objects| objects.hold(object)).unwrap_or(false);
+    if held {
+        *holds.0.entry(object).or_default() += 1;
+    }
+    if let Some(object) = used {
+        objects::release(object, 1);
+    }
+    Some(())
+}
+
+fn ticket(mut body: Body<'_>, client: u32) -> Option<()> {
+    let (object, ticket) = (body.number()?, body.number()?);
+    objects::with(|objects| objects.add_ticket(object, ticket, Some(client.into())));
+    Some(())
+}
+
+fn release(mut body: Body<'_>, holds: &mut Holds) -> Option<()> {
+    let (object, count) = (body.number()?, body.number()?);
+    let held = holds.0.get_mut(&object);
+    // A client can give back only what it has: a broken one harms nobody else.
+    let Some(held) = held else {
+        return Some(());
+    };
+    let count = count.min(*held);
+    *held -= count;
+    if *held == 0 {
+        holds.0.remove(&object);
+    }
+    objects::release(object, count);
+    Some(())
+}

@@ -1,0 +1,262 @@
+//! The manager's own process: one thread that lets clients in and runs their functions, one at a
+//! time.
+//!
+//! ```text
+//!   loop:  each client's lane -> run -> its answer     (hot: no system call at all)
+//!          now and then, and before sleeping: new clients, hellos, hang-ups   (epoll)
+//! ```
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+mod client;
+mod dispatch;
+mod door;
+
+use super::builder::Start;
+use super::objects;
+use crate::deadline::Deadline;
+use crate::futex::Spin;
+use client::{Client, Progress};
+use door::Door;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::time::{Duration, Instant};
+
+pub(super) use dispatch::put_back;
+pub(super) use door::{NotReady, Ready};
+
+/// The function of the manager's process.
+pub(super) fn serve(start: Start) {
+    super::sys::ignore_interrupt();
+    let ready = start.ready.clone();
+    let server = Server::new(start);
+    let (report, server) = match server {
+        Ok(server) => (Ok(()), Some(server)),
+        Err(error) => (Err(error), None),
+    };
+    // If the parent does not listen any more, it has ended, and this process is about to.
+    if door::report(&ready, &report).is_err() {
+        return;
+    }
+    if let Some(mut server) = server {
+        server.run();
+        objects::drop_all();
+    }
+}
+
+struct Server {
+    door: Door,
+    epoll: Epoll,
+    /// By place; the place is what epoll tells.
+    clients: Vec<Option<Client>>,
+    spin: Spin,
+    connected: u32,
+}
+
+/// What epoll tells of the listener.
+const LISTENER: u64 = u64::MAX;
+/// Rounds over all lanes between two looks at the sockets, while there is always something to do.
+const ROUNDS: u32 = 256;
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+impl Server {
+    fn new(start: Start) -> Result<Server, NotReady> {
+        start.initialise()?;
+        let os = |error: Errno| NotReady::Os(error as i32);
+        objects::install(start.endpoint.clone().into(), start.grace);
+        super::names::install();
+        let door = Door::open(&start.endpoint)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os)?;
+        let listener = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+        epoll.add(door.listener(), listener).map_err(os)?;
+        Ok(Server {
+            door,
+            epoll,
+            clients: Vec::new(),
+            spin: Spin::new(),
+            connected: 0,
+        })
+    }
+
+    fn run(&mut self) {
+        let mut rounds = 0;
+        loop {
+            let progress = match self.serve_all() {
+                Some(progress) => progress,
+                None => return,
+            };
+            rounds += 1;
+            if progress && rounds < ROUNDS {
+                continue;
+            }
+            if !progress && self.something_soon() {
+                continue;
+            }
+            rounds = 0;
+            self.look_at_sockets(!progress);
+            self.housekeeping();
+        }
+    }
+
+    /// One round over all clients; whether there was anything, `None` if one asked for the end.
+    fn serve_all(&mut self) -> Option<bool> {
+        let mut any = false;
+        for place in 0..self.clients.len() {
+            let Some(client) = &mut self.clients[place] else {
+                continue;
+            };
+            match client.serve() {
+                Progress::None => {}
+                Progress::Some => any = true,
+                Progress::Gone => self.remove(place),
+                Progress::Shutdown => return None,
+            }
+        }
+        objects::release_elsewhere();
+        Some(any)
+    }
+
+    fn something_soon(&mut self) -> bool {
+        let clients = &mut self.clients;
+        self.spin
+            .until(|| clients.iter_mut().flatten().any(Client::can_go_on))
+    }
+
+    /// Handles what happened on the sockets; sleeps until something does if `idle`.
+    fn look_at_sockets(&mut self, idle: bool) {
+        let mut sleep = idle;
+        if idle {
+            let clients = || self.clients.iter().flatten();
+            clients().for_each(Client::going_to_sleep);
+            // Somebody may have said something just before that.
+            sleep = !self.clients.iter_mut().flatten().any(Client::can_go_on);
+        }
+        let timeout = match sleep {
+            true => self.next_date().map_or(EpollTimeout::NONE, |date| {
+                let left = date.saturating_duration_since(Instant::now());
+                EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+            }),
+            false => EpollTimeout::ZERO,
+        };
+        let mut events = [EpollEvent::empty(); 64];
+        let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+        if idle {
+            self.clients.iter().flatten().for_each(Client::is_awake);
+        }
+        for event in &events[..count] {
+            match event.data() {
+                LISTENER => self.let_in(),
+                place => self.hear(place as usize),
+            }
+        }
+    }
+
+    /// When something must be done even if nobody says anything.
+    fn next_date(&self) -> Option<Instant> {
+        let clients = self.clients.iter().flatten();
+        let dates = clients.filter_map(Client::must_attach_by);
+        let tickets = objects::with(|objects| objects.next_expiry()).flatten();
+        dates.chain(tickets).chain(self.door.closed_until()).min()
+    }
+
+    fn housekeeping(&mut self) {
+        let now = Instant::now();
+        for place in 0..self.clients.len() {
+            let client = self.clients[place].as_ref();
+            if client.is_some_and(|c| c.must_attach_by().is_some_and(|date| date <= now)) {
+                self.remove(place);
+            }
+        }
+        if self.door.closed_until().is_some_and(|until| until <= now) {
+            let listener = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            if self.epoll.add(self.door.listener(), listener).is_ok() {
+                self.door.open_again();
+            }
+        }
+        let late = objects::with(|objects| objects.expire());
+        for object in late.into_iter().flatten() {
+            objects::release(object, 1);
+        }
+    }
+
+    fn let_in(&mut self) {
+        loop {
+            self.make_room();
+            match self.door.accept(self.connected + 1) {
+                Ok(Some(client)) => self.add(client),
+                Ok(None) => {}
+                Err(Errno::EAGAIN) => return,
+                // No descriptors: a listener that stays readable would keep this process busy.
+                Err(_) => {
+                    let _ = self.epoll.delete(self.door.listener());
+                    self.door.close_for_a_while();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// So many may be at the door at a time; who has waited longest goes.
+    fn make_room(&mut self) {
+        const MOST: usize = 256;
+        let at_door = |client: &Option<Client>| {
+            let client = client.as_ref();
+            client.and_then(Client::must_attach_by)
+        };
+        if self.clients.iter().filter_map(at_door).count() < MOST {
+            return;
+        }
+        let oldest = (0..self.clients.len())
+            .filter(|&place| at_door(&self.clients[place]).is_some())
+            .min_by_key(|&place| at_door(&self.clients[place]));
+        if let Some(place) = oldest {
+            self.remove(place);
+        }
+    }
+
+    fn add(&mut self, client: Client) {
+        self.connected += 1;
+        let free = self.clients.iter().position(Option::is_none);
+        let place = free.unwrap_or_else(|| {
+            self.clients.push(None);
+            self.clients.len() - 1
+        });
+        for fd in client.fds() {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, place as u64);
+            if self.epoll.add(fd, event).is_err() {
+                return;
+            }
+        }
+        self.clients[place] = Some(client);
+    }
+
+    fn hear(&mut self, place: usize) {
+        let endpoint = self.door.endpoint();
+        let Some(Some(client)) = self.clients.get_mut(place) else {
+            return;
+        };
+        if !client.hear(&endpoint) {
+            self.remove(place);
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let Some(mut client) = self.clients[place].take() else {
+            return;
+        };
+        for fd in client.fds() {
+            let _ = self.epoll.delete(fd);
+        }
+        client.leave();
+    }
+}
+
+/// For waits that must not be for ever.
+pub(super) fn deadline_of_reports() -> Deadline {
+    Deadline::after(Duration::from_secs(5))
+}
