@@ -152,7 +152,9 @@ where
     }
     let message = with_args(message, &connection, &entry, &args)?;
     let reply = connection.request(message, Deadline::Never)?;
-    decode_reply(&connection, reply)
+    let result: Option<F::Output> = decode_reply(&connection, reply)?;
+    // `None` only beside an error, which came instead.
+    result.ok_or(CallError::Gone)
 }
 
 /// From within a function that runs on the server.
