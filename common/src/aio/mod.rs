@@ -34,7 +34,7 @@
 //!
 //! And for work that computes as well as waits, [`pool`]: processes, each with many coroutines.
 //!
-//! To copy: aio/mod.rs without its line for the pool, aio/gather.rs, aio/group.rs, panic.rs.
+//! To copy: aio/gather.rs, aio/group.rs, panic.rs.
 
 mod gather;
 mod group;

@@ -5,7 +5,7 @@
 //! descriptor goes instead, so that sending never blocks: a parent that does not read cannot keep
 //! its child from ending, nor a slow child its parent from going on.
 //!
-//! To copy: packet.rs.
+//! To copy: packet.rs, sys.rs.
 
 use super::sys::{self, Received};
 use nix::errno::Errno;

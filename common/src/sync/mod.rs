@@ -1,4 +1,6 @@
 //! Locks and signals between processes.
+//!
+//! To copy: sync/, shm/, futex.rs, deadline.rs.
 
 mod robust;
 

@@ -1,6 +1,6 @@
 //! Why a pool of coroutines, or one coroutine in it, gave nothing.
 //!
-//! To copy: error.rs.
+//! To copy: the folder aio/pool/ and what its mod.rs names.
 
 use super::coroutine::CallError;
 use crate::codec::{DecodeError, EncodeError};
