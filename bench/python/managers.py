@@ -32,13 +32,13 @@ def client(work, proxy, go, done, n):
 
 def clients(count, work, proxy):
     """Operations per second of so many client processes together."""
-    go, done = multiprocessing.Semaphore(0), multiprocessing.Semaphore(0)
-    for _ in range(count):
+    gos, done = [multiprocessing.Semaphore(0) for _ in range(count)], multiprocessing.Semaphore(0)
+    for go in gos:
         args = (work, proxy, go, done, N)
         multiprocessing.Process(target=client, args=args, daemon=True).start()
 
     def all_of_it():
-        for _ in range(count):
+        for go in gos:
             go.release()
         for _ in range(count):
             done.acquire()

@@ -49,13 +49,14 @@ def one_way(n, payload):
 
 def two_by_two(n):
     queue = multiprocessing.Queue()
-    go, done = multiprocessing.Semaphore(0), multiprocessing.Semaphore(0)
-    for _ in range(2):
+    gos, done = [multiprocessing.Semaphore(0) for _ in range(4)], multiprocessing.Semaphore(0)
+    for go in gos[:2]:
         start(produce, queue, go, n // 2, message)
+    for go in gos[2:]:
         start(consume, queue, go, done, n // 2)
 
     def all_of_it():
-        for _ in range(4):
+        for go in gos:
             go.release()
         for _ in range(2):
             done.acquire()

@@ -69,6 +69,11 @@ fn cpu_ms(pid: i32) -> Option<f64> {
     Some(time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6)
 }
 
+/// Resident memory of one process in MiB.
+pub fn resident(pid: i32) -> Option<f64> {
+    memory(pid).map(|(all, _)| all)
+}
+
 fn memory(pid: i32) -> Option<(f64, f64)> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let kib = |name: &str| -> Option<f64> {

@@ -1,6 +1,17 @@
 //! Values that live in a server process, and what an operation on them costs.
 
-use crate::harness::{Account, Better, Check, Must, Side, Work};
+use super::daemon;
+use crate::harness::time::per_second;
+use crate::harness::{
+    Account, Better, Check, Failed, Must, Reading, Repetition, Side, Skip, Work, tree,
+};
+use common::function::Function;
+use common::manager::{CallError, CallFuture, ListProxy, Manager, Proxy};
+use common::process::Process;
+use common::queue::Queue;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{HashMap, VecDeque};
 
 const PY_LIST: &str = "py:Manager().list";
 const PY_DICT: &str = "py:Manager().dict";
@@ -24,6 +35,7 @@ pub const APPEND: Work = Work {
     name: "manager_append",
     what: "list.append(int) by 1 client process, one call at a time",
     sides: &[
+        Side::rust(OURS, "20,000 calls", || clients(1, 20_000, list, append)),
         Side::python(PY_LIST, "3,000 calls", "managers.py", &["append"]),
         Side::python("redis:RPUSH", FROM_C, REDIS, &["rpush", "1", "1", "5000"]),
     ],
@@ -39,6 +51,9 @@ pub const APPEND_4: Work = Work {
     name: "manager_append4",
     what: "list.append(int) by 4 client processes, each one call at a time",
     sides: &[
+        Side::rust(OURS, "4 x 20,000 calls", || {
+            clients(4, 20_000, list, append)
+        }),
         Side::python(PY_LIST, "4 x 3,000 calls", "managers.py", &["append4"]),
         Side::python("redis:RPUSH", FROM_C, REDIS, &["rpush", "4", "1", "10000"]),
     ],
@@ -54,6 +69,7 @@ pub const GET: Work = Work {
     name: "manager_get",
     what: "dict[k] by 1 client process, one call at a time",
     sides: &[
+        Side::rust(OURS, "20,000 calls", || clients(1, 20_000, dict, get)),
         Side::python(PY_DICT, "3,000 calls", "managers.py", &["get"]),
         Side::python("redis:HGET", FROM_C, REDIS, &["hget", "1", "1", "5000"]),
     ],
@@ -69,6 +85,7 @@ pub const SET: Work = Work {
     name: "manager_set",
     what: "dict[k] = v by 1 client process, one call at a time",
     sides: &[
+        Side::rust(OURS, "20,000 calls", || clients(1, 20_000, dict, set)),
         Side::python(PY_DICT, "3,000 calls", "managers.py", &["set"]),
         Side::python("redis:HSET", FROM_C, REDIS, &["hset", "1", "1", "5000"]),
     ],
@@ -83,12 +100,17 @@ pub const SET: Work = Work {
 pub const PIPELINED: Work = Work {
     name: "manager_pipelined",
     what: "list.append(int) by 1 client process, 100 calls in flight",
-    sides: &[Side::python(
-        "redis:RPUSH",
-        FROM_C,
-        REDIS,
-        &["rpush", "1", "100", "300000"],
-    )],
+    sides: &[
+        Side::rust(OURS, "300,000 calls", || {
+            clients(1, 300_000, vec, append_pipelined)
+        }),
+        Side::python(
+            "redis:RPUSH",
+            FROM_C,
+            REDIS,
+            &["rpush", "1", "100", "300000"],
+        ),
+    ],
     musts: &[Must {
         text: "1.3 M/s, or Redis's pipelined figure",
         any: &[
@@ -111,12 +133,15 @@ pub const MEMORY: Work = Work {
     better: Better::Lower,
     reps: 2,
     account: Account::No,
-    sides: &[Side::python(
-        PY_LIST,
-        "10 x extend of 100,000",
-        "managers.py",
-        &["memory"],
-    )],
+    sides: &[
+        Side::rust(OURS, "1,000,000 x append, pipelined", memory),
+        Side::python(
+            PY_LIST,
+            "10 x extend of 100,000",
+            "managers.py",
+            &["memory"],
+        ),
+    ],
     musts: &[Must {
         text: "at most 2 x the data",
         any: &[Check::AtMost {
@@ -126,11 +151,118 @@ pub const MEMORY: Work = Work {
     }],
 };
 
-const OURS: &str = "ours";
+const OURS: &str = "ours:Manager";
 
 const FROM_C: &str = "redis-benchmark over a unix socket; connections of one process";
 
 const fn better(times: f64, than: &'static str) -> Check {
     let ours = OURS;
     Check::Better { ours, than, times }
+}
+
+type Dict = Proxy<HashMap<u64, u64>>;
+type List = Proxy<Vec<u64>>;
+
+fn list(manager: &Manager) -> Result<ListProxy<u64>, CallError> {
+    manager.list()
+}
+
+fn vec(manager: &Manager) -> Result<List, CallError> {
+    manager.host(Vec::new())
+}
+
+fn dict(manager: &Manager) -> Result<Dict, CallError> {
+    manager.host((0..100).map(|i| (i, i)).collect())
+}
+
+/// Does so many calls each time it is told how many, and says when it has.
+fn serve(go: &Queue<u64>, done: &Queue<()>, calls: impl Fn(u64) -> Result<(), CallError>) {
+    for n in go.iter().map_while(Result::ok) {
+        calls(n).expect("the manager lives");
+        done.put(()).expect("nobody closes it");
+    }
+}
+
+fn append(list: ListProxy<u64>, go: Queue<u64>, done: Queue<()>) {
+    serve(&go, &done, |n| (0..n).try_for_each(|i| list.append(i)));
+}
+
+fn get(dict: Dict, go: Queue<u64>, done: Queue<()>) {
+    let get = |dict: &mut HashMap<u64, u64>, key: u64| dict.get(&key).copied();
+    serve(&go, &done, |n| {
+        (0..n).try_for_each(|i| {
+            dict.call(get, (i % 100,))
+                .map(|value| assert!(value.is_some()))
+        })
+    });
+}
+
+fn set(dict: Dict, go: Queue<u64>, done: Queue<()>) {
+    let set = |dict: &mut HashMap<u64, u64>, key: u64, value: u64| {
+        dict.insert(key, value);
+    };
+    serve(&go, &done, |n| {
+        (0..n).try_for_each(|i| dict.call(set, (i % 100, i)))
+    });
+}
+
+fn append_pipelined(list: List, go: Queue<u64>, done: Queue<()>) {
+    serve(&go, &done, |n| pipelined(&list, n));
+}
+
+/// Appends so many numbers with 100 calls in flight.
+fn pipelined(list: &List, n: u64) -> Result<(), CallError> {
+    let mut flying = VecDeque::with_capacity(100);
+    for i in 0..n {
+        if flying.len() == 100 {
+            flying
+                .pop_front()
+                .map_or(Ok(()), |call: CallFuture<()>| call.wait())?;
+        }
+        flying.push_back(list.call_async(|list: &mut Vec<u64>, i: u64| list.push(i), (i,)));
+    }
+    flying.into_iter().try_for_each(CallFuture::wait)
+}
+
+/// So many client processes that do `n` calls each, beside a manager that holds one value.
+fn clients<P, F>(
+    count: usize,
+    n: u64,
+    value: fn(&Manager) -> Result<P, CallError>,
+    client: F,
+) -> Result<Repetition, Skip>
+where
+    P: Clone + Serialize + DeserializeOwned + 'static,
+    F: Function<(P, Queue<u64>, Queue<()>), Output = ()>,
+{
+    let manager = Manager::new()?;
+    let (proxy, done) = (value(&manager)?, Queue::new()?);
+    let mut processes: Vec<(Process<()>, Queue<u64>)> = Vec::new();
+    for _ in 0..count {
+        let go = Queue::new()?;
+        processes.push((
+            daemon(client, (proxy.clone(), go.clone(), done.clone()))?,
+            go,
+        ));
+    }
+    Ok(per_second(count * n as usize, move || {
+        let _ = (&manager, &proxy);
+        processes.iter().try_for_each(|(_, go)| go.put(n))?;
+        Ok((0..count).try_for_each(|_| done.get())?)
+    }))
+}
+
+fn memory() -> Result<Repetition, Skip> {
+    const N: u64 = 1_000_000;
+    let manager = Manager::new()?;
+    Ok(Box::new(move || {
+        let list = vec(&manager)?;
+        pipelined(&list, N)?;
+        assert_eq!(list.call(|list: &mut Vec<u64>| list.len() as u64, ())?, N);
+        let server = manager
+            .pid()
+            .and_then(|pid| tree::resident(pid.cast_signed()));
+        let mib = server.ok_or_else(|| Failed::from("the server's memory cannot be read"))?;
+        Ok(Reading::from(mib * f64::from(1 << 20) / (N * 8) as f64))
+    }))
 }
