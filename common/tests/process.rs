@@ -1,9 +1,15 @@
 //! Processes: what they return, how they end, who they are.
+//!
+//! Python's cases that cannot arise, because the types leave no room for them: P-006, P-041, P-042
+//! (there is no process object before the start, and it is started once), P-021, P-022 (a handle is
+//! closed by being dropped, which waits), P-032, P-033 (the fork server's socket has no name, so
+//! nobody else can connect), P-036 (`exit` takes a number), P-040 (no default arguments). P-043 is
+//! different on purpose: a daemon may start processes, for they end with it.
 
 use common::process::{self, JoinError, Process, StartMethod, Stdio, wait};
 use serde::{Deserialize, Serialize};
 use std::future::IntoFuture;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use testkit::isolated;
@@ -618,5 +624,72 @@ fn cpus_are_counted_as_the_process_may_use_them() {
         } else {
             eprintln!("skipped: there is no taskset here");
         }
+    });
+}
+
+#[test]
+fn arguments_are_not_kept() {
+    isolated(|| {
+        // P-023, P-026
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static DROPPED: AtomicUsize = AtomicUsize::new(0);
+        #[derive(Serialize, Deserialize)]
+        struct Counted;
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                DROPPED.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let process = Process::spawn(|_: Counted| (), (Counted,)).unwrap();
+        assert_eq!(DROPPED.load(Ordering::Relaxed), 1);
+        process.join().unwrap();
+        assert_eq!(DROPPED.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn threads_of_the_function_are_not_waited_for() {
+    isolated(|| {
+        // P-028: as in any Rust program.
+        let process = Process::spawn(
+            || {
+                std::thread::spawn(|| nap(FOREVER));
+                5
+            },
+            (),
+        );
+        assert_eq!(process.unwrap().join().unwrap(), 5);
+    });
+}
+
+#[test]
+fn a_conversation_through_pipes() {
+    isolated(|| {
+        // P-034
+        fn answer() -> u32 {
+            let mut answered = 0;
+            for line in std::io::stdin().lines() {
+                match line.unwrap().as_str() {
+                    "stop" => break,
+                    word => println!("{word} too"),
+                }
+                answered += 1;
+            }
+            answered
+        }
+        let builder = Process::builder()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut process = builder.spawn(answer, ()).unwrap();
+        let mut stdin = process.stdin.take().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        for word in ["you", "me"] {
+            writeln!(stdin, "{word}").unwrap();
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            assert_eq!(line, format!("{word} too\n"));
+        }
+        writeln!(stdin, "stop").unwrap();
+        assert_eq!(process.join().unwrap(), 2);
     });
 }

@@ -1,6 +1,7 @@
 //! The three start methods: what is special about each.
 
 use common::process::{self, JoinError, Process, SpawnError, StartMethod};
+use common::queue::Queue;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
@@ -29,6 +30,32 @@ fn a_child_knows_how_it_was_started() {
                 let told = builder.spawn(below, (inner,)).unwrap().join().unwrap();
                 assert_eq!(told, (Some(outer), Some(inner)));
             }
+        }
+    });
+}
+
+#[test]
+fn a_queue_works_in_children_of_every_method_and_in_theirs() {
+    isolated(|| {
+        // M-007, M-008
+        fn put(queue: Queue<(u32, bool)>, number: u32, below: Option<StartMethod>) {
+            queue.put((number, below.is_some())).unwrap();
+            if let Some(method) = below {
+                let builder = Process::builder().start_method(method);
+                builder
+                    .spawn(put, (queue, number, None))
+                    .unwrap()
+                    .join()
+                    .unwrap();
+            }
+        }
+        let queue = Queue::new().unwrap();
+        for (number, method) in (0..).zip(METHODS) {
+            let builder = Process::builder().start_method(method);
+            let process = builder.spawn(put, (queue.clone(), number, Some(method)));
+            process.unwrap().join().unwrap();
+            assert_eq!(queue.get().unwrap(), (number, true));
+            assert_eq!(queue.get().unwrap(), (number, false));
         }
     });
 }
