@@ -9,6 +9,7 @@ pub mod function;
 pub mod futex;
 pub mod manager;
 pub mod panic;
+pub mod pool;
 pub mod process;
 pub mod queue;
 mod reactor;

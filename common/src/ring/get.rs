@@ -29,6 +29,20 @@ impl Ring {
         })
     }
 
+    /// Waits until there is a message, without taking it; or until `enough`, which is looked at
+    /// whenever somebody calls [`Ring::kick`].
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]; `Interrupted` may come once for a kick.
+    pub(crate) fn wait_readable(
+        &self,
+        deadline: Deadline,
+        enough: impl Fn() -> bool,
+    ) -> Result<(), GetError> {
+        Ok(self.0.wait_for_news(deadline, enough)?)
+    }
+
     /// Gets up to `most` messages that are there, at least one, under one lock, and appends them
     /// to `out`. Blocks while there is none.
     ///
@@ -116,7 +130,7 @@ impl Inner {
             if let Some(taken) = taken? {
                 return Ok(taken);
             }
-            self.wait_for_news(deadline)?;
+            self.wait_for_news(deadline, || false)?;
             slept = true;
         }
     }
@@ -137,11 +151,14 @@ impl Inner {
         })
     }
 
-    fn wait_for_news(&self, deadline: Deadline) -> Result<(), Stop> {
+    fn wait_for_news(&self, deadline: Deadline, enough: impl Fn() -> bool) -> Result<(), Stop> {
         let news = &self.header().news.0;
         let waited = self.wait(&news.0, &self.news_spin, deadline, || {
             let tail = self.tail();
-            tail.position() != self.head().position() || tail.closed() || self.kicked()
+            tail.position() != self.head().position()
+                || tail.closed()
+                || self.kicked()
+                || enough()
         });
         let tail = self.tail();
         if tail.closed() && tail.position() == self.head().position() {

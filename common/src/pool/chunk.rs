@@ -1,0 +1,140 @@
+//! How a function runs in a worker: as an entry that runs a chunk of argument tuples.
+//!
+//! To copy: the folder pool/ and what its mod.rs names.
+
+use super::error::Fault;
+use crate::codec;
+use crate::function::{BadEntry, Entry, EntryRef, Failure, Function, Signature, instance};
+use crate::panic;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::Any;
+use std::marker::PhantomData;
+
+/// What a chunk needs of the worker that runs it.
+pub(crate) trait Desk {
+    /// Item `index` of the chunk begins.
+    fn begin(&mut self, index: usize);
+    /// Where its encoded result is appended, and the state that the worker keeps.
+    fn tools(&mut self) -> (&mut Vec<u8>, &mut State);
+    /// The item has ended; on a fault whatever was appended is dropped.
+    fn end(&mut self, outcome: Result<(), Fault>);
+}
+
+/// What the pool's initializer returned in this worker.
+pub(crate) struct State {
+    pub(crate) value: Box<dyn Any>,
+    pub(crate) type_name: String,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            value: Box::new(()),
+            type_name: "()".into(),
+        }
+    }
+}
+
+/// Runs a chunk: an encoded `Vec` of argument tuples. An error is all the items'.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Chunk(fn(&[u8], &mut dyn Desk) -> Result<(), Fault>);
+
+impl Signature for Chunk {
+    const MAGIC: u64 = u64::from_le_bytes(*b"poolchnk");
+}
+
+impl Chunk {
+    /// Where the entry is that runs `f` on each tuple.
+    pub(crate) fn entry<F, A>(_f: F) -> Result<EntryRef, BadEntry>
+    where
+        F: Function<A, Output: Serialize + 'static>,
+        A: DeserializeOwned + 'static,
+    {
+        EntryRef::of(Plain::<F, A>::ENTRY)
+    }
+
+    /// Where the entry is that runs `f` on the worker's state and each item.
+    pub(crate) fn entry_with<F, S, A, R>(_f: F) -> Result<EntryRef, BadEntry>
+    where
+        F: Fn(&mut S, A) -> R + Copy + 'static,
+        S: 'static,
+        A: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        EntryRef::of(Stateful::<F, S, A, R>::ENTRY)
+    }
+
+    pub(crate) fn run(self, items: &[u8], desk: &mut dyn Desk) -> Result<(), Fault> {
+        (self.0)(items, desk)
+    }
+}
+
+struct Plain<F, A>(PhantomData<(F, A)>);
+
+impl<F, A> Plain<F, A>
+where
+    F: Function<A, Output: Serialize + 'static>,
+    A: DeserializeOwned + 'static,
+{
+    const ENTRY: &'static Entry<Chunk> =
+        &Entry::new::<(Chunk, F, A, F::Output)>(Chunk(|items, desk| {
+            for (index, args) in tuples::<A>(items)?.into_iter().enumerate() {
+                desk.begin(index);
+                let (out, _) = desk.tools();
+                let outcome = outcome(|| codec::encode_into(&instance::<F>().call(args), out));
+                desk.end(outcome);
+            }
+            Ok(())
+        }));
+}
+
+struct Stateful<F, S, A, R>(PhantomData<(F, S, A, R)>);
+
+impl<F, S, A, R> Stateful<F, S, A, R>
+where
+    F: Fn(&mut S, A) -> R + Copy + 'static,
+    S: 'static,
+    A: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    const ENTRY: &'static Entry<Chunk> =
+        &Entry::new::<(Chunk, F, S, A, R)>(Chunk(|items, desk| {
+            for (index, (item,)) in tuples::<(A,)>(items)?.into_iter().enumerate() {
+                desk.begin(index);
+                let (out, state) = desk.tools();
+                let outcome = match state.value.downcast_mut::<S>() {
+                    Some(state) => {
+                        outcome(|| codec::encode_into(&instance::<F>()(state, item), out))
+                    }
+                    None => Err(Fault::State {
+                        wanted: std::any::type_name::<S>().into(),
+                        found: state.type_name.clone(),
+                    }),
+                };
+                desk.end(outcome);
+            }
+            Ok(())
+        }));
+}
+
+/// Decoding runs the user's code, which may panic.
+fn tuples<A: DeserializeOwned>(items: &[u8]) -> Result<Vec<A>, Fault> {
+    let decoded = panic::catch(|| codec::decode::<Vec<A>>(items));
+    let failure = match decoded {
+        Ok(Ok(tuples)) => return Ok(tuples),
+        Ok(Err(error)) => Failure::Arguments(error),
+        Err(panic) => Failure::Panicked(panic),
+    };
+    Err(Fault::Failed(failure))
+}
+
+fn outcome(call: impl FnOnce() -> Result<(), codec::EncodeError>) -> Result<(), Fault> {
+    let failure = match panic::catch(call) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => Failure::Result(error),
+        Err(panic) => Failure::Panicked(panic),
+    };
+    Err(Fault::Failed(failure))
+}

@@ -1,0 +1,80 @@
+//! How a pool ends: at once, or when it has done what it was given.
+//!
+//! To copy: the folder pool/ and what its mod.rs names.
+
+use super::dispatch::Phase;
+use super::engine::Engine;
+use super::error::{PoolError, TaskError};
+use super::lock;
+use crate::deadline::Deadline;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// How long a worker that is told to end may take over its exit handlers.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Starts the pool's threads, once the workers are there.
+    pub(super) fn start_threads(self: &Arc<Self>) -> Result<(), PoolError> {
+        let start = |name: &str, run: fn(&Arc<Engine>)| {
+            let engine = self.clone();
+            let thread = thread::Builder::new().name(name.into());
+            let thread = thread.spawn(move || run(&engine));
+            thread.map_err(PoolError::Thread)
+        };
+        let monitor = start("pool-monitor", |engine| engine.watch())?;
+        lock(&self.threads).push(monitor);
+        let collector = start("pool-collector", |engine| engine.collect())?;
+        lock(&self.threads).push(collector);
+        Ok(())
+    }
+
+    pub(super) fn terminate(&self) {
+        if self.owner != std::process::id() {
+            // A copy in a forked child: the pool is the parent's.
+            return;
+        }
+        lock(&self.core).phase = Phase::Ended;
+        self.tasks.close();
+        self.end_all(&TaskError::Cancelled);
+        self.kill_workers();
+        self.wind_up();
+        // The monitor may just have started one when it was told to end.
+        self.kill_workers();
+        self.end_all(&TaskError::Cancelled);
+    }
+
+    pub(super) fn join(&self) -> Result<(), PoolError> {
+        if lock(&self.core).phase == Phase::Open {
+            return Err(PoolError::Open);
+        }
+        self.wait(Deadline::Never, || self.unfinished() == 0);
+        if lock(&self.core).phase == Phase::Closed {
+            // The workers leave when they find the ring closed.
+            self.tasks.close();
+            self.dismiss_workers(PATIENCE);
+            lock(&self.core).phase = Phase::Ended;
+        }
+        self.wind_up();
+        self.kill_workers();
+        Ok(())
+    }
+
+    /// Ends the threads, this one excepted, and removes the names from `/dev/shm`.
+    fn wind_up(&self) {
+        self.stop_threads();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            if thread.thread().id() != thread::current().id() {
+                // Its panic has been printed.
+                let _ = thread.join();
+            }
+        }
+        for ring in [&self.tasks, &self.results] {
+            // Gone already is as good.
+            let _ = ring.segment().unlink();
+        }
+        self.claims.unlink();
+    }
+}

@@ -1,0 +1,363 @@
+//! `map` and its siblings: one function, many items, results in order.
+//!
+//! To copy: the folder pool/ and what its mod.rs names.
+
+use super::chunk::Chunk;
+use super::chunking::Chunking;
+use super::engine::Engine;
+use super::error::TaskError;
+use super::job::Job;
+use super::message::{Items, entry_bytes};
+use super::result::wait_job;
+use super::{AsyncResult, Pool};
+use crate::codec::EncodeError;
+use crate::deadline::Deadline;
+use crate::function::{BadEntry, EntryRef, Function};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::type_name;
+use std::sync::Arc;
+
+/// Items are handed over in lots of this many bytes or items.
+const LOT_BYTES: usize = 256 << 10;
+const LOT_ITEMS: usize = 16 << 10;
+/// The first lot is small: the sooner the workers have something to do.
+const FIRST_LOT: usize = 64;
+
+impl Pool {
+    /// Runs `f` on each item and waits for all; the results are in the items' order.
+    ///
+    /// Items travel in chunks of at most `ceil(n / (4 * workers))`, Python's rule, and of as many
+    /// as take a few milliseconds: slow ones travel alone. [`map_chunked`](Self::map_chunked)
+    /// fixes the size.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first item that has one, after all are done, as in Python.
+    /// [`try_map`](Self::try_map) stops at the first.
+    ///
+    /// ```
+    /// # let pool = common::pool::Pool::new(2)?;
+    /// assert_eq!(pool.map(|x: i64| x * x, 0..4)?, [0, 1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map<F, A, R, I>(&self, f: F, items: I) -> Result<Vec<R>, TaskError>
+    where
+        F: Function<(A,), Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.finish_map(self.spread(Plan::of(f).one_argument(), items, true)?)
+    }
+
+    /// As [`map`](Self::map), with chunks of `size` items (the last may be smaller).
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    pub fn map_chunked<F, A, R, I>(&self, f: F, items: I, size: usize) -> Result<Vec<R>, TaskError>
+    where
+        F: Function<(A,), Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.finish_map(self.spread(Plan::of(f).one_argument().chunks(size), items, true)?)
+    }
+
+    /// As [`map`](Self::map) without waiting.
+    ///
+    /// ```
+    /// # let pool = common::pool::Pool::new(2)?;
+    /// let squares = pool.map_async(|x: i64| x * x, 0..4);
+    /// assert_eq!(squares.get()?, [0, 1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map_async<F, A, R, I>(&self, f: F, items: I) -> AsyncResult<Vec<R>>
+    where
+        F: Function<(A,), Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.async_map(Plan::of(f).one_argument(), items)
+    }
+
+    /// As [`map_async`](Self::map_async), with chunks of `size` items.
+    pub fn map_async_chunked<F, A, R, I>(&self, f: F, items: I, size: usize) -> AsyncResult<Vec<R>>
+    where
+        F: Function<(A,), Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.async_map(Plan::of(f).one_argument().chunks(size), items)
+    }
+
+    /// As [`map`](Self::map) for a function of several arguments: each item is a tuple of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    ///
+    /// ```
+    /// # let pool = common::pool::Pool::new(2)?;
+    /// assert_eq!(pool.starmap(u32::pow, [(2, 3), (3, 2)])?, [8, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn starmap<F, A, R, I>(&self, f: F, items: I) -> Result<Vec<R>, TaskError>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.finish_map(self.spread(Plan::of(f).tuples(), items, true)?)
+    }
+
+    /// As [`starmap`](Self::starmap), with chunks of `size` items.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map).
+    pub fn starmap_chunked<F, A, R, I>(
+        &self,
+        f: F,
+        items: I,
+        size: usize,
+    ) -> Result<Vec<R>, TaskError>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.finish_map(self.spread(Plan::of(f).tuples().chunks(size), items, true)?)
+    }
+
+    /// As [`starmap`](Self::starmap) without waiting.
+    pub fn starmap_async<F, A, R, I>(&self, f: F, items: I) -> AsyncResult<Vec<R>>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.async_map(Plan::of(f).tuples(), items)
+    }
+
+    /// As [`map`](Self::map), for a function that also takes the state that the pool's
+    /// [`initializer`](super::PoolBuilder::initializer) made in the worker, and may change it.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map); [`TaskError::State`] if the initializer makes another type.
+    ///
+    /// ```
+    /// use common::pool::Pool;
+    ///
+    /// fn count(calls: &mut u32, _item: u8) -> u32 {
+    ///     *calls += 1;
+    ///     *calls
+    /// }
+    ///
+    /// let pool = Pool::builder().workers(1).initializer(|| 0u32, ()).build()?;
+    /// assert_eq!(pool.map_with(count, 0..3)?, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map_with<F, S, A, R, I>(&self, f: F, items: I) -> Result<Vec<R>, TaskError>
+    where
+        F: Fn(&mut S, A) -> R + Copy + Send + Sync + 'static,
+        S: 'static,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.finish_map(self.spread(Plan::with_state(f), items, true)?)
+    }
+
+    /// As [`map`](Self::map), but the first error ends it: the other items are cancelled, those
+    /// that run are killed with their workers.
+    ///
+    /// # Errors
+    ///
+    /// The error that came first.
+    ///
+    /// ```
+    /// # use common::pool::TaskError;
+    /// # let pool = common::pool::Pool::new(2)?;
+    /// fn check(n: u64) {
+    ///     assert!(n > 0, "n is {n}");
+    ///     std::thread::sleep(std::time::Duration::from_secs(n));
+    /// }
+    /// let error = pool.try_map(check, [3600, 0, 3600]).unwrap_err();
+    /// assert!(matches!(error, TaskError::Panicked { message, .. } if message == "n is 0"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_map<F, A, R, I>(&self, f: F, items: I) -> Result<Vec<R>, TaskError>
+    where
+        F: Function<(A,), Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        let job = self.spread(Plan::of(f).one_argument(), items, true)?;
+        wait_job(&self.engine, &job, Deadline::Never, || {
+            job.is_finished() || job.has_failed()
+        });
+        let first = job.earliest_error();
+        self.engine.end_job(&job, TaskError::Cancelled, true);
+        match first {
+            Some(error) => Err(error),
+            None => job.all(),
+        }
+    }
+
+    fn finish_map<R: DeserializeOwned>(&self, job: Arc<Job>) -> Result<Vec<R>, TaskError> {
+        self.wait_job(&job);
+        job.all()
+    }
+
+    fn async_map<I, R>(&self, plan: Plan<I::Item>, items: I) -> AsyncResult<Vec<R>>
+    where
+        I: IntoIterator,
+        R: DeserializeOwned,
+    {
+        let name = plan.name;
+        let job = self
+            .spread(plan, items, false)
+            .unwrap_or_else(|error| Job::failed(name, error));
+        AsyncResult::new(self.engine.clone(), job, Job::all::<R>)
+    }
+
+    /// Submits all items as one job. If the iterator panics the job is cancelled.
+    fn spread<I: IntoIterator>(
+        &self,
+        plan: Plan<I::Item>,
+        items: I,
+        leading: bool,
+    ) -> Result<Arc<Job>, TaskError> {
+        self.engine.check_open()?;
+        let entry = plan.entry.map_err(TaskError::Function)?;
+        let chunking = match plan.size {
+            Some(size) => Chunking::fixed(size),
+            None => Chunking::adaptive(self.workers()),
+        };
+        let job = Job::new(plan.name, entry_bytes(entry), chunking, true);
+        self.engine.open_job(leading);
+        let unfinished = Unsealed {
+            engine: &self.engine,
+            job: &job,
+        };
+        let mut lot = Items::from(0);
+        for item in items {
+            if let Err(error) = (plan.push)(&mut lot, item) {
+                self.engine
+                    .end_job(&job, TaskError::Encode(error), false);
+                break;
+            }
+            if is_full(&lot, job.chunking.size()) {
+                let next = Items::from(lot.base + lot.len());
+                self.engine.submit(&job, std::mem::replace(&mut lot, next));
+                self.engine.drain();
+            }
+        }
+        if lot.len() > 0 {
+            self.engine.submit(&job, lot);
+        }
+        self.engine.seal(&job);
+        std::mem::forget(unfinished);
+        Ok(job)
+    }
+}
+
+/// What a `map` does with its items.
+pub(super) struct Plan<T> {
+    pub(super) name: &'static str,
+    pub(super) entry: Result<EntryRef, BadEntry>,
+    pub(super) push: fn(&mut Items, T) -> Result<(), EncodeError>,
+    size: Option<usize>,
+}
+
+/// A function whose arguments have not been fixed yet.
+pub(super) struct Of<F>(F);
+
+impl Plan<()> {
+    pub(super) fn of<F>(f: F) -> Of<F> {
+        Of(f)
+    }
+}
+
+impl<F> Of<F> {
+    /// Each item is the one argument.
+    pub(super) fn one_argument<A>(self) -> Plan<A>
+    where
+        F: Function<(A,), Output: Serialize + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        Plan {
+            name: type_name::<F>(),
+            entry: Chunk::entry::<F, (A,)>(self.0),
+            push: |items, item| items.push(&(item,)),
+            size: None,
+        }
+    }
+
+    /// Each item is the tuple of the arguments.
+    pub(super) fn tuples<A>(self) -> Plan<A>
+    where
+        F: Function<A, Output: Serialize + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        Plan {
+            name: type_name::<F>(),
+            entry: Chunk::entry::<F, A>(self.0),
+            push: |items, item| items.push(&item),
+            size: None,
+        }
+    }
+}
+
+impl<A: Serialize + DeserializeOwned + 'static> Plan<A> {
+    fn with_state<F, S, R>(f: F) -> Self
+    where
+        F: Fn(&mut S, A) -> R + Copy + Send + Sync + 'static,
+        S: 'static,
+        R: Serialize + 'static,
+    {
+        Plan {
+            name: type_name::<F>(),
+            entry: Chunk::entry_with::<F, S, A, R>(f),
+            push: |items, item| items.push(&(item,)),
+            size: None,
+        }
+    }
+
+    fn chunks(mut self, size: usize) -> Self {
+        self.size = Some(size.max(1));
+        self
+    }
+}
+
+fn is_full(lot: &Items, size: Option<usize>) -> bool {
+    // Chunks are not cut across lots.
+    if size.is_some_and(|size| !lot.len().is_multiple_of(size)) {
+        return false;
+    }
+    let first = lot.base == 0 && lot.len() >= FIRST_LOT;
+    first || lot.len() >= LOT_ITEMS || lot.size() >= LOT_BYTES
+}
+
+/// Cancels a job whose last item was never submitted.
+struct Unsealed<'a> {
+    engine: &'a Engine,
+    job: &'a Arc<Job>,
+}
+
+impl Drop for Unsealed<'_> {
+    fn drop(&mut self) {
+        self.engine
+            .end_job(self.job, TaskError::Cancelled, false);
+    }
+}
