@@ -219,6 +219,7 @@ impl Segment {
     ///
     /// [`ShmError::NotFound`] if the name is gone already.
     pub fn unlink(&self) -> Result<(), ShmError> {
+        registry::disown(self.name());
         unlink(self.name())
     }
 
