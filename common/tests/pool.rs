@@ -168,12 +168,16 @@ fn a_panic_in_the_input_of_imap() {
         for (chunk, before) in [(1, 7), (2, 6), (4, 4)] {
             let input = (0..10u64).map(|n| if n == 7 { panic!("input") } else { n });
             let mut squares = pool.imap(square, input.clone()).chunk_size(chunk);
-            let got: Vec<u64> = (0..before).map(|_| squares.next().unwrap().unwrap()).collect();
+            let got: Vec<u64> = (0..before)
+                .map(|_| squares.next().unwrap().unwrap())
+                .collect();
             assert_eq!(got, (0..before).map(square).collect::<Vec<_>>());
             let next = std::panic::AssertUnwindSafe(|| squares.next());
             assert!(std::panic::catch_unwind(next).is_err());
             let mut squares = pool.imap_unordered(square, input).chunk_size(chunk);
-            let got: HashSet<u64> = (0..before).map(|_| squares.next().unwrap().unwrap()).collect();
+            let got: HashSet<u64> = (0..before)
+                .map(|_| squares.next().unwrap().unwrap())
+                .collect();
             assert_eq!(got, (0..before).map(square).collect::<HashSet<_>>());
             let next = std::panic::AssertUnwindSafe(|| squares.next());
             assert!(std::panic::catch_unwind(next).is_err());
@@ -235,8 +239,10 @@ fn imap_unordered_gives_each_once() {
     isolated(|| {
         let pool = pool(3);
         for chunk in [1, 53] {
-            let got: Result<BTreeSet<u64>, _> =
-                pool.imap_unordered(square, 0..1000).chunk_size(chunk).collect();
+            let got: Result<BTreeSet<u64>, _> = pool
+                .imap_unordered(square, 0..1000)
+                .chunk_size(chunk)
+                .collect();
             assert_eq!(got, Ok((0..1000).map(square).collect()));
         }
         let first = pool.imap_unordered(nap, [2000, 1]).next();
@@ -259,13 +265,13 @@ fn imap_unordered_is_a_stream() {
 fn results_are_futures_under_any_executor() {
     isolated(|| {
         let pool = pool(2);
-        let both = futures::future::join(
-            pool.apply_async(square, (3,)),
-            pool.map_async(square, 0..4),
-        );
+        let both =
+            futures::future::join(pool.apply_async(square, (3,)), pool.map_async(square, 0..4));
         let (nine, four) = futures::executor::block_on(both);
         assert_eq!((nine, four), (Ok(9), Ok(vec![0, 1, 4, 9])));
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         assert_eq!(runtime.block_on(pool.apply_async(square, (4,))), Ok(16));
     });
 }
@@ -335,7 +341,11 @@ fn a_closed_pool_finishes_and_takes_nothing() {
 fn a_panic_is_told_with_its_place() {
     isolated(|| {
         let pool = pool(2);
-        let Err(TaskError::Panicked { message, location, task }) = pool.map(refuse_odd, 0..4)
+        let Err(TaskError::Panicked {
+            message,
+            location,
+            task,
+        }) = pool.map(refuse_odd, 0..4)
         else {
             panic!()
         };
@@ -343,13 +353,17 @@ fn a_panic_is_told_with_its_place() {
         assert!(location.unwrap().contains("pool.rs"));
         assert_eq!(task.index, Some(1));
         assert!(task.function.ends_with("refuse_odd"));
-        let own: Result<Result<u8, String>, _> =
-            pool.apply(|text: String| text.parse().map_err(|_| text), ("x".to_string(),));
+        let own: Result<Result<u8, String>, _> = pool.apply(
+            |text: String| text.parse().map_err(|_| text),
+            ("x".to_string(),),
+        );
         assert_eq!(own, Ok(Err("x".to_string())));
     });
 }
 
 fn slow_panic(millis: u64) {
+    // A megabyte on the terminal helps nobody.
+    std::panic::set_hook(Box::new(|_| ()));
     nap(millis);
     panic!("{}", "x".repeat(1 << 20));
 }
@@ -373,7 +387,11 @@ fn map_does_not_fail_fast_and_try_map_does() {
 #[test]
 fn workers_leave_after_their_tasks() {
     isolated(|| {
-        let pool = Pool::builder().workers(3).max_tasks_per_worker(10).build().unwrap();
+        let pool = Pool::builder()
+            .workers(3)
+            .max_tasks_per_worker(10)
+            .build()
+            .unwrap();
         let pids = pool.map_chunked(pid, 0..100, 1).unwrap();
         let pids: HashSet<u32> = pids.into_iter().collect();
         assert!(pids.len() >= 10, "{}", pids.len());
@@ -384,7 +402,11 @@ fn workers_leave_after_their_tasks() {
 #[test]
 fn a_closed_pool_replaces_workers_while_it_must() {
     isolated(|| {
-        let pool = Pool::builder().workers(3).max_tasks_per_worker(1).build().unwrap();
+        let pool = Pool::builder()
+            .workers(3)
+            .max_tasks_per_worker(1)
+            .build()
+            .unwrap();
         let naps: Vec<_> = (0..6).map(|n| pool.apply_async(nap, (n,))).collect();
         pool.close();
         pool.join().unwrap();
@@ -402,8 +424,14 @@ fn the_initializer_runs_once_in_each_worker() {
         fn count(add: usize) {
             STARTED.fetch_add(add, Ordering::SeqCst);
         }
-        let pool = Pool::builder().workers(2).initializer(count, (7,)).build().unwrap();
-        let seen = pool.map(|_: u8| STARTED.load(Ordering::SeqCst), 0..20).unwrap();
+        let pool = Pool::builder()
+            .workers(2)
+            .initializer(count, (7,))
+            .build()
+            .unwrap();
+        let seen = pool
+            .map(|_: u8| STARTED.load(Ordering::SeqCst), 0..20)
+            .unwrap();
         assert!(seen.iter().all(|&seen| seen == 7));
         let wrong = pool.map_with(|_: &mut String, n: u8| n, 0..3);
         assert!(matches!(wrong, Err(TaskError::State { .. })), "{wrong:?}");
@@ -413,7 +441,9 @@ fn the_initializer_runs_once_in_each_worker() {
 #[test]
 fn an_initializer_that_fails_is_told_and_not_tried_for_ever() {
     isolated(|| {
-        let pool = Pool::builder().workers(2).initializer(|| -> u8 { panic!("no licence") }, ());
+        let pool = Pool::builder()
+            .workers(2)
+            .initializer(|| -> u8 { panic!("no licence") }, ());
         let pool = pool.build().unwrap();
         let error = pool.apply(square, (1,)).unwrap_err();
         assert!(error.to_string().contains("no licence"), "{error}");
@@ -437,9 +467,10 @@ fn cancelling() {
         let pool = pool(1);
         let first = pool.apply_async(nap, (60_000,));
         let flag = std::env::temp_dir().join(format!("pool-cancel-{}", std::process::id()));
-        let never = pool.apply_async(|path: String| std::fs::write(path, "").unwrap(), (
-            flag.to_str().unwrap().to_string(),
-        ));
+        let never = pool.apply_async(
+            |path: String| std::fs::write(path, "").unwrap(),
+            (flag.to_str().unwrap().to_string(),),
+        );
         let last = pool.apply_async(square, (3,));
         assert!(never.cancel());
         assert!(!never.cancel());
@@ -459,7 +490,12 @@ fn cancelling() {
 fn nested_pools() {
     isolated(|| {
         fn sum_of_squares(n: u64) -> u64 {
-            Pool::new(2).unwrap().map(square, 0..n).unwrap().into_iter().sum()
+            Pool::new(2)
+                .unwrap()
+                .map(square, 0..n)
+                .unwrap()
+                .into_iter()
+                .sum()
         }
         assert_eq!(pool(2).map(sum_of_squares, [3, 4]), Ok(vec![5, 14]));
     });
@@ -475,7 +511,8 @@ fn events_and_stats() {
         });
         let pool = pool.build().unwrap();
         pool.apply(nap, (20,)).unwrap();
-        pool.apply(|| -> () { std::process::abort() }, ()).unwrap_err();
+        pool.apply(|| -> () { std::process::abort() }, ())
+            .unwrap_err();
         pool.apply(square, (2,)).unwrap();
         let stats = pool.stats();
         assert_eq!((stats.workers[0].tasks, stats.workers[0].restarts), (2, 1));
@@ -487,7 +524,13 @@ fn events_and_stats() {
             Event::WorkerStarted { .. } => 'w',
             Event::TaskStarted { .. } => 's',
             Event::TaskEnded { ok: true, .. } => 'e',
-            Event::WorkerEnded { lost, .. } => if lost.len() == 1 { 'L' } else { 'd' },
+            Event::WorkerEnded { lost, .. } => {
+                if lost.len() == 1 {
+                    'L'
+                } else {
+                    'd'
+                }
+            }
             _ => '?',
         };
         let kinds: String = events.iter().map(kind).collect();

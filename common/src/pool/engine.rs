@@ -178,7 +178,7 @@ impl Engine {
     /// Does what has to be done for finished jobs, with no lock held.
     pub(super) fn conclude(&self, finished: Finished) {
         if let Some(hook) = &self.hook {
-            finished.events.iter().for_each(|event| hook(event));
+            finished.events.iter().for_each(hook);
         }
         if !finished.callbacks.is_empty() {
             lock(&self.callbacks).extend(finished.callbacks);

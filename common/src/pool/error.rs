@@ -105,9 +105,7 @@ pub enum TaskError {
         reason: String,
     },
     /// The pool belongs to another process: a worker cannot use the pool that it works for.
-    #[error(
-        "the pool belongs to process {owner}: a worker that needs one makes a pool of its own"
-    )]
+    #[error("the pool belongs to process {owner}: a worker that needs one makes a pool of its own")]
     NotOwner {
         /// The process that made the pool.
         owner: u32,

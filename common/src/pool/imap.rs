@@ -2,6 +2,7 @@
 //!
 //! To copy: the folder pool/ and what its mod.rs names.
 
+use super::Pool;
 use super::chunking::Chunking;
 use super::collect::this_thread;
 use super::engine::Engine;
@@ -10,7 +11,6 @@ use super::job::{Completions, Job, Waiter};
 use super::map::Plan;
 use super::message::{Items, entry_bytes};
 use super::result::wait_job;
-use super::Pool;
 use crate::codec::EncodeError;
 use crate::deadline::Deadline;
 use crate::function::Function;
@@ -250,9 +250,7 @@ impl<I: Iterator, R: DeserializeOwned> Iterator for IMap<I, R> {
 impl<I: Iterator, R> Drop for IMap<I, R> {
     fn drop(&mut self) {
         for job in &self.jobs {
-            self.feed
-                .engine
-                .end_job(job, TaskError::Cancelled, false);
+            self.feed.engine.end_job(job, TaskError::Cancelled, false);
         }
     }
 }
@@ -293,10 +291,7 @@ impl<I: Iterator, R: DeserializeOwned> IMapUnordered<I, R> {
             }
             self.completions.set_waiter(this_thread());
             let completions = self.completions.clone();
-            let came = self
-                .feed
-                .engine
-                .wait(deadline, || completions.has_some());
+            let came = self.feed.engine.wait(deadline, || completions.has_some());
             self.completions.clear_waiter();
             if !came {
                 return None;
@@ -346,10 +341,7 @@ impl<I: Iterator, R> Unpin for IMapUnordered<I, R> {}
 impl<I: Iterator, R: DeserializeOwned> Stream for IMapUnordered<I, R> {
     type Item = Result<R, TaskError>;
 
-    fn poll_next(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Self::Item>> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if let Some(result) = this.advance() {
             return Poll::Ready(result);
@@ -368,9 +360,7 @@ impl<I: Iterator, R: DeserializeOwned> Stream for IMapUnordered<I, R> {
 impl<I: Iterator, R> Drop for IMapUnordered<I, R> {
     fn drop(&mut self) {
         for job in self.jobs.values() {
-            self.feed
-                .engine
-                .end_job(job, TaskError::Cancelled, false);
+            self.feed.engine.end_job(job, TaskError::Cancelled, false);
         }
     }
 }

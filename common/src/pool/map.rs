@@ -253,8 +253,7 @@ impl Pool {
         let mut lot = Items::from(0);
         for item in items {
             if let Err(error) = (plan.push)(&mut lot, item) {
-                self.engine
-                    .end_job(&job, TaskError::Encode(error), false);
+                self.engine.end_job(&job, TaskError::Encode(error), false);
                 break;
             }
             if is_full(&lot, job.chunking.size()) {
@@ -357,7 +356,6 @@ struct Unsealed<'a> {
 
 impl Drop for Unsealed<'_> {
     fn drop(&mut self) {
-        self.engine
-            .end_job(self.job, TaskError::Cancelled, false);
+        self.engine.end_job(self.job, TaskError::Cancelled, false);
     }
 }

@@ -80,11 +80,7 @@ impl Engine {
 
     /// Sleeps until a worker ends, somebody calls or something is due. The positions of those
     /// that have ended.
-    fn wait_for_ends(
-        &self,
-        processes: &[(usize, Arc<Process<()>>)],
-        watch: &Watch,
-    ) -> Vec<usize> {
+    fn wait_for_ends(&self, processes: &[(usize, Arc<Process<()>>)], watch: &Watch) -> Vec<usize> {
         let mut items: Vec<&dyn AsFd> = vec![&self.alarm_end];
         items.extend(processes.iter().map(|(_, process)| &**process as &dyn AsFd));
         match wait(&items, self.next_look(watch)) {
@@ -124,7 +120,10 @@ impl Engine {
         let held = (0..core.flights.len()).filter(|&cell| core.flights[cell].is_some());
         let first = held.map(left).min().unwrap_or(timeout);
         // Tasks that begin meanwhile have at least the whole time before them.
-        first.clamp(Duration::from_millis(1), timeout.max(Duration::from_millis(1)))
+        first.clamp(
+            Duration::from_millis(1),
+            timeout.max(Duration::from_millis(1)),
+        )
     }
 
     /// Kills the tasks that are over their time.
@@ -224,7 +223,11 @@ impl Engine {
         };
         let done = flight.done;
         // From `done` to before `next` is gone with it.
-        let next = if begun && item >= done { item + 1 } else { done };
+        let next = if begun && item >= done {
+            item + 1
+        } else {
+            done
+        };
         let next = next.min(flight.len());
         if next == done || flight.fate == Some(Fate::Abandoned) {
             let times = flight.lost;
@@ -307,9 +310,8 @@ impl Engine {
         let hopeless = watch.unready >= UNREADY;
         if hopeless {
             let reason = lock(&self.core).unready.clone();
-            let reason = reason.unwrap_or_else(|| {
-                "the last workers died before they were ready to work".into()
-            });
+            let reason = reason
+                .unwrap_or_else(|| "the last workers died before they were ready to work".into());
             self.give_up(reason);
         }
         // Nobody waits: the next submission calls.

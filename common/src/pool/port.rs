@@ -5,7 +5,7 @@
 //!
 //! To copy: the folder pool/ and what its mod.rs names.
 
-use super::claims::{Claims, ClaimId, Stage};
+use super::claims::{ClaimId, Claims, Stage};
 use super::error::Fault;
 use super::message::{COUNT, HEADER, Kind, ResultHeader, TaskHeader, id_of};
 use crate::codec;

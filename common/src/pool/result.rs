@@ -67,8 +67,7 @@ impl<R> AsyncResult<R> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get_timeout(&self, timeout: Duration) -> Option<Result<R, TaskError>> {
-        self.wait_timeout(timeout)
-            .then(|| (self.decode)(&self.job))
+        self.wait_timeout(timeout).then(|| (self.decode)(&self.job))
     }
 
     /// Waits until there is a result or an error.

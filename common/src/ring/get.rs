@@ -155,10 +155,7 @@ impl Inner {
         let news = &self.header().news.0;
         let waited = self.wait(&news.0, &self.news_spin, deadline, || {
             let tail = self.tail();
-            tail.position() != self.head().position()
-                || tail.closed()
-                || self.kicked()
-                || enough()
+            tail.position() != self.head().position() || tail.closed() || self.kicked() || enough()
         });
         let tail = self.tail();
         if tail.closed() && tail.position() == self.head().position() {
