@@ -1,6 +1,7 @@
 //! The get end.
 
 use super::layout::{FRAME, Frame, Kind, Place, REJECTED};
+use super::memory::Memory;
 use super::{Batch, GetError, Inner, PATIENCE, Ring, Stop};
 use crate::deadline::Deadline;
 use crate::sync::RobustGuard;
@@ -103,6 +104,7 @@ pub(super) struct Getter<'a> {
     tail: Place,
     /// Whether room was made since the lock was taken.
     freed: bool,
+    memory: Memory<'a>,
     _guard: RobustGuard<'a>,
 }
 
@@ -143,6 +145,7 @@ impl Inner {
             .map_err(|error| Stop::lock(error, self.segment.name()))?;
         super::step("get: locked");
         Ok(Getter {
+            memory: self.memory()?,
             ring: self,
             head: Place(self.header().head.0.load(Relaxed)),
             tail: Place(side.tail.load(Relaxed)),
@@ -192,7 +195,7 @@ impl<'a> Getter<'a> {
         while let Some(frame) = self.frame()? {
             match frame.kind {
                 Kind::Whole => {
-                    self.ring.copy_out(self.payload(), frame.len, out);
+                    self.memory.copy_out(self.payload(), frame.len, out);
                     super::step("get: copied");
                     return Ok(Some(self.head.advance(frame.units(), 1)));
                 }
@@ -261,15 +264,12 @@ impl<'a> Getter<'a> {
             match frame.kind {
                 Kind::Pad => self.commit(self.head.advance(frame.units(), 0)),
                 Kind::Whole => {
-                    let at = self.payload() & (self.ring.capacity - 1);
-                    if at + frame.len > self.ring.capacity {
+                    let Some(bytes) = self.memory.in_place(self.payload(), frame.len) else {
                         return Ok(None);
-                    }
+                    };
                     // SAFETY: inside the data, which is mapped and reserved as long as the ring
                     // lives; nobody writes between head and tail while the get lock is held.
-                    let bytes = unsafe {
-                        std::slice::from_raw_parts(self.ring.data.as_ptr().add(at), frame.len)
-                    };
+                    let bytes = unsafe { &*bytes };
                     return Ok(Some((bytes, self.head.advance(frame.units(), 1))));
                 }
                 _ => return Ok(None),
@@ -285,17 +285,16 @@ impl<'a> Getter<'a> {
             return Ok(None);
         }
         let waiting = self.tail.units_since(self.head);
-        if waiting > ring.units() {
+        if waiting > self.memory.units() {
             return Err(ring.broken("there is more in it than it can hold"));
         }
-        ring.reserve(self.head.position(), FRAME)?;
-        let at = ring.index(self.head.position());
-        // SAFETY: positions count in units, so the eight bytes are aligned and inside the data.
-        let bits = unsafe { ring.data.as_ptr().add(at).cast::<u64>().read_volatile() };
+        self.memory.reserve(self.head.position(), FRAME)?;
+        let bits = self.memory.frame_bits(self.head.position());
         let frame = Frame::from_bits(bits).filter(|frame| frame.units() <= waiting);
         let frame = frame.ok_or_else(|| ring.broken("a message has no valid header"))?;
         if frame.kind != Kind::Pad {
-            ring.reserve(self.head.position(), FRAME + frame.len)?;
+            self.memory
+                .reserve(self.head.position(), FRAME + frame.len)?;
         }
         Ok(Some(frame))
     }
@@ -311,7 +310,7 @@ impl<'a> Getter<'a> {
 
     /// Where the payload of the frame at the head begins.
     fn payload(&self) -> usize {
-        self.ring.index(self.head.position()) + FRAME
+        self.memory.index(self.head.position()) + FRAME
     }
 
     /// Receives a message longer than the ring, whose first fragment is `frame`. `None` if it is
@@ -330,7 +329,8 @@ impl<'a> Getter<'a> {
             if frame.len < at || out.len() - start + frame.len - at > total {
                 return Err(self.ring.broken("a long message is not as long as it says"));
             }
-            self.ring.copy_out(self.payload() + at, frame.len - at, out);
+            self.memory
+                .copy_out(self.payload() + at, frame.len - at, out);
             at = 0;
             if frame.kind == Kind::Last {
                 return match out.len() - start == total {
@@ -353,7 +353,7 @@ impl<'a> Getter<'a> {
     /// The whole length that the first fragment announces.
     fn total(&self, first: Frame) -> Result<usize, Stop> {
         let mut bytes = Vec::with_capacity(size_of::<u64>());
-        self.ring
+        self.memory
             .copy_out(self.payload(), size_of::<u64>().min(first.len), &mut bytes);
         let total = bytes.try_into().map(u64::from_ne_bytes);
         total

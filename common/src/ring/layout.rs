@@ -34,6 +34,8 @@ pub(super) struct Header {
     /// 0 is no bound.
     pub(super) max_items: AtomicU32,
     pub(super) claims: AtomicU32,
+    /// Bytes of the data that are in use; changes under both locks only.
+    pub(super) limit: AtomicU64,
     pub(super) put: Line<PutSide>,
     pub(super) tail: Line<AtomicU64>,
     pub(super) get: Line<GetSide>,

@@ -10,10 +10,13 @@
 //! of it once one store to the head has: a process that is killed leaves all of a message or
 //! nothing. The two locks are robust, and nothing but these stores has to be repaired.
 //!
+//! **Memory.** Only as much of the capacity is used as what waits in the ring needs; see
+//! `memory.rs`.
+//!
 //! **Waiting.** Nobody sleeps holding a lock; exception: a message longer than the ring goes
 //! through it in fragments, and its producer holds the put lock until it is through, its consumer
-//! the get lock. If the producer dies or gives up half-way, the next frame in the ring is no
-//! continuation and the consumer drops what it has. If the consumer gives up (its deadline, and
+//! the get lock. If the producer gives up half-way or dies, it or the next one puts a pad, which
+//! is no continuation, and the consumer drops what it has. If the consumer gives up (its deadline, and
 //! no new bytes for [`PATIENCE`]), it tells so through the tail, and the producer starts over: no
 //! message is lost.
 //!
@@ -27,8 +30,10 @@
 
 mod claims;
 mod error;
+mod fragments;
 mod get;
 mod layout;
+mod memory;
 mod put;
 mod signal;
 mod watch;
@@ -43,7 +48,7 @@ use crate::shm::{Segment, ShmError};
 use error::Stop;
 use layout::{CLOSED, Header, LARGEST, MAGIC, Place, SMALLEST, UNIT, WORDS};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -74,6 +79,8 @@ struct Inner {
     lock_spin: Spin,
     news_spin: Spin,
     room_spin: Spin,
+    /// Since waiting for a consumer before a large message was last in vain.
+    vain_waits: AtomicU32,
     getters: watch::Watch,
     putters: watch::Watch,
 }
@@ -147,6 +154,8 @@ impl Ring {
         header.put.0.mutex.init().map_err(broken)?;
         header.get.0.mutex.init().map_err(broken)?;
         header.capacity.store(capacity as u64, Relaxed);
+        let limit = capacity.min(memory::START);
+        header.limit.store(limit as u64, Relaxed);
         let max_items = config.max_items.unwrap_or(0);
         header.max_items.store(max_items, Relaxed);
         let claims = u32::try_from(config.claims).unwrap_or(u32::MAX);
@@ -195,6 +204,7 @@ impl Ring {
             lock_spin: Spin::new(),
             news_spin: Spin::new(),
             room_spin: Spin::new(),
+            vain_waits: AtomicU32::new(0),
             getters: watch::Watch::default(),
             putters: watch::Watch::default(),
             segment,
@@ -360,49 +370,6 @@ impl Inner {
         u64::from(used) + u64::from(units) <= u64::from(self.units())
             && (self.max_items == 0
                 || u64::from(waiting) + u64::from(messages) <= u64::from(self.max_items))
-    }
-
-    /// Where a position is in the data, in bytes.
-    fn index(&self, position: u32) -> usize {
-        (position as usize * UNIT) & (self.capacity - 1)
-    }
-
-    /// Copies into the ring from byte `at` on (any number; it is taken modulo the capacity).
-    fn copy_in(&self, at: usize, bytes: &[u8]) {
-        let at = at & (self.capacity - 1);
-        let (first, second) = bytes.split_at(bytes.len().min(self.capacity - at));
-        // SAFETY: both parts lie inside the data: the first ends at its end at the latest, and
-        // the callers have checked that the whole is no longer than the capacity. The memory is
-        // reserved, and the put lock keeps other writers out.
-        unsafe {
-            let data = self.data.as_ptr();
-            ptr::copy_nonoverlapping(first.as_ptr(), data.add(at), first.len());
-            ptr::copy_nonoverlapping(second.as_ptr(), data, second.len());
-        }
-    }
-
-    /// Appends `len` bytes of the ring from byte `at` on to `out`.
-    fn copy_out(&self, at: usize, len: usize, out: &mut Vec<u8>) {
-        let at = at & (self.capacity - 1);
-        let first = len.min(self.capacity - at);
-        out.reserve(len);
-        // SAFETY: `out` has room for `len` more bytes, and both parts lie inside the data (the
-        // callers have checked that `len` is at most the capacity). Should a process that has
-        // gone mad write there now, the bytes are garbage, which the decoder refuses.
-        unsafe {
-            let (data, end) = (self.data.as_ptr(), out.as_mut_ptr().add(out.len()));
-            ptr::copy_nonoverlapping(data.add(at), end, first);
-            ptr::copy_nonoverlapping(data, end.add(first), len - first);
-            out.set_len(out.len() + len);
-        }
-    }
-
-    /// Makes sure that there is memory behind `bytes` bytes from position `position` on.
-    #[inline]
-    fn reserve(&self, position: u32, bytes: usize) -> Result<(), ShmError> {
-        let end = self.index(position) + bytes;
-        self.segment
-            .reserve(self.data_offset + end.min(self.capacity))
     }
 
     fn seen_waiting(&self, units: u32) {

@@ -1,18 +1,11 @@
 //! The put end.
 
-use super::layout::{FRAME, Frame, Kind, Place, UNIT, units};
+use super::layout::{FRAME, Frame, Kind, Place, units};
+use super::memory::{self, Memory};
 use super::{Inner, PutError, Ring, Stop};
 use crate::deadline::Deadline;
 use crate::sync::RobustGuard;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-
-/// A ring that is empty is used again from its beginning once this many bytes were passed:
-/// memory that is in the caches is many times faster than all of a large ring in turn.
-const WINDOW: usize = 256 << 10;
-/// How often it is looked whether it is empty, in bytes.
-const LOOK: usize = 64 << 10;
-/// A longer message than the ring goes through it in pieces of at most this many bytes.
-const FRAGMENT: usize = 1 << 20;
 
 /// Messages one after the other in one buffer, for [`Ring::put_many`] and [`Ring::get_many`].
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -86,8 +79,7 @@ impl Ring {
         }
         loop {
             let mut putter = self.0.lock_put(deadline)?;
-            if putter.room(needed, 1)? {
-                putter.rewind(needed);
+            if putter.room(needed, deadline)? {
                 putter.write(Kind::Whole, parts, len)?;
                 putter.commit(needed, 1)?;
                 drop(putter);
@@ -139,35 +131,44 @@ impl Ring {
 }
 
 /// The put end while its lock is held.
-struct Putter<'a> {
-    ring: &'a Inner,
-    tail: Place,
+pub(super) struct Putter<'a> {
+    pub(super) ring: &'a Inner,
+    pub(super) tail: Place,
     /// Written and not committed yet.
-    next: Place,
-    head: Place,
+    pub(super) next: Place,
+    /// As last seen.
+    pub(super) head: Place,
+    pub(super) memory: Memory<'a>,
     _guard: RobustGuard<'a>,
 }
 
 impl Inner {
-    fn lock_put(&self, deadline: Deadline) -> Result<Putter<'_>, Stop> {
+    pub(super) fn lock_put(&self, deadline: Deadline) -> Result<Putter<'_>, Stop> {
         let side = &self.header().put.0;
-        // Nothing to repair: what the dead one wrote and did not commit is not in the ring.
+        // What the dead one wrote and did not commit is not in the ring; but it may have been in
+        // the middle of a long message.
+        let mut abandoned = false;
         let guard = side
             .mutex
-            .lock(deadline, &self.lock_spin, || ())
+            .lock(deadline, &self.lock_spin, || abandoned = true)
             .map_err(|error| Stop::lock(error, self.segment.name()))?;
         super::step("put: locked");
         let tail = Place(self.header().tail.0.load(Relaxed));
         if tail.closed() {
             return Err(Stop::Closed);
         }
-        Ok(Putter {
+        let mut putter = Putter {
             ring: self,
             tail,
             next: tail.advance(0, 0),
             head: Place(side.head.load(Relaxed)),
+            memory: self.memory()?,
             _guard: guard,
-        })
+        };
+        if abandoned {
+            putter.abandon()?;
+        }
+        Ok(putter)
     }
 
     fn wait_for_room(&self, needed: u32, deadline: Deadline) -> Result<(), Stop> {
@@ -189,11 +190,14 @@ impl Inner {
         while from + put < batch.len() {
             let message = batch.get(from + put);
             let needed = units(message.len());
-            if needed > self.units() || !putter.room(needed, 1)? {
+            if needed > self.units() {
                 break;
             }
-            if put == 0 {
-                putter.rewind(needed);
+            match putter.room(needed, Deadline::Now) {
+                Ok(true) => {}
+                // The others are in the way of more memory; what is written can go.
+                Ok(false) | Err(Stop::Deadline) => break,
+                Err(stop) => return Err(stop),
             }
             putter.write(Kind::Whole, &[message], message.len())?;
             putter.next = putter.next.advance(needed, 1);
@@ -204,51 +208,62 @@ impl Inner {
         }
         Ok(put)
     }
-
-    /// Sends a message that is longer than the ring through it, holding the lock all the while.
-    fn put_fragments(&self, parts: &[&[u8]], len: usize, deadline: Deadline) -> Result<(), Stop> {
-        if deadline == Deadline::Now {
-            return Err(Stop::Deadline);
-        }
-        let mut putter = self.lock_put(deadline)?;
-        loop {
-            match putter.stream(parts, len, deadline) {
-                // The consumer had to give up: once more from the start.
-                Err(Stop::Rejected) => {}
-                other => return other,
-            }
-        }
-    }
 }
 
 impl Putter<'_> {
-    /// Whether there is room for so much more. Looks at the true head only if it must.
+    /// Whether there is room for one more message of `units`, taking more memory into use if it
+    /// must. Looks at the true head only if it must.
     #[inline]
-    fn room(&mut self, units: u32, messages: u32) -> Result<bool, Stop> {
-        let ring = self.ring;
-        if ring.fits_between(self.head, self.next, units, messages) {
+    fn room(&mut self, units: u32, deadline: Deadline) -> Result<bool, Stop> {
+        if self.fits_memory(units) && self.fits_items() {
+            self.come_round(units);
             return Ok(true);
         }
+        self.look()?;
+        if !self.ring.fits_between(self.head, self.next, units, 1) {
+            return Ok(false);
+        }
+        Ok(self.fits_memory(units) || self.enlarge(units, deadline)?)
+    }
+
+    fn fits_items(&self) -> bool {
+        let most = self.ring.max_items;
+        most == 0 || self.next.messages_since(self.head) < most
+    }
+
+    /// Where the memory in use comes to its end it may be too much by now.
+    #[inline]
+    fn come_round(&mut self, units: u32) {
+        let position = self.next.position() & (self.memory.units() - 1);
+        if position < units && self.memory.limit() > memory::START {
+            self.shrink(units);
+        }
+    }
+
+    /// Looks at the true head.
+    pub(super) fn look(&mut self) -> Result<(), Stop> {
+        let ring = self.ring;
         self.head = ring.head();
         ring.header().put.0.head.store(self.head.0, Relaxed);
         let used = self.next.units_since(self.head);
-        if used > ring.units() {
+        if used > self.memory.units() {
             return Err(ring.broken("there is more in it than it can hold"));
         }
         ring.seen_waiting(used);
-        Ok(ring.fits_between(self.head, self.next, units, messages))
+        Ok(())
     }
 
     /// Writes a frame behind what has been written; nobody sees it yet.
-    fn write(&mut self, kind: Kind, parts: &[&[u8]], len: usize) -> Result<(), Stop> {
-        let (ring, position) = (self.ring, self.next.position());
-        ring.reserve(position, FRAME + len)?;
-        let mut at = ring.index(position);
-        ring.copy_in(at, &Frame { kind, len }.to_bits().to_ne_bytes());
+    pub(super) fn write(&mut self, kind: Kind, parts: &[&[u8]], len: usize) -> Result<(), Stop> {
+        let position = self.next.position();
+        let memory = self.memory;
+        memory.reserve(position, FRAME + len)?;
+        let mut at = memory.index(position);
+        memory.copy_in(at, &Frame { kind, len }.to_bits().to_ne_bytes());
         super::step("put: frame begun");
         at += FRAME;
         for part in parts {
-            ring.copy_in(at, part);
+            memory.copy_in(at, part);
             at += part.len();
         }
         super::step("put: payload written");
@@ -257,7 +272,7 @@ impl Putter<'_> {
 
     /// The one store that puts what has been written into the ring.
     #[inline]
-    fn commit(&mut self, units: u32, messages: u32) -> Result<(), Stop> {
+    pub(super) fn commit(&mut self, units: u32, messages: u32) -> Result<(), Stop> {
         self.next = self.next.advance(units, messages);
         let tail = &self.ring.header().tail.0;
         match tail.compare_exchange(self.tail.0, self.next.0, SeqCst, SeqCst) {
@@ -272,7 +287,7 @@ impl Putter<'_> {
 
     /// Somebody else changed the tail: closed it, or gave up a long message.
     #[cold]
-    fn refused(&mut self, now: Place) -> Stop {
+    pub(super) fn refused(&mut self, now: Place) -> Stop {
         if now.closed() {
             return Stop::Closed;
         }
@@ -283,105 +298,4 @@ impl Putter<'_> {
         }
         self.ring.broken("its tail moves without the lock")
     }
-
-    /// Starts over at the beginning of the memory if the ring is empty and a good way through it.
-    #[inline]
-    fn rewind(&mut self, needed: u32) {
-        let index = self.ring.index(self.next.position());
-        let bytes = needed as usize * UNIT;
-        if index >= WINDOW && index % LOOK < bytes {
-            self.rewind_if_empty();
-        }
-    }
-
-    /// A pad to the end of the memory, put and got in one go: both are ordinary steps, so a death
-    /// in between leaves an ordinary ring.
-    #[cold]
-    fn rewind_if_empty(&mut self) {
-        let ring = self.ring;
-        if ring.head().position() != self.tail.position() {
-            return;
-        }
-        let side = &ring.header().get.0;
-        let Some(_guard) = side.mutex.try_lock(|| ring.recover_get()) else {
-            return;
-        };
-        let head = ring.head();
-        if head.position() != self.tail.position() || self.next != self.tail.advance(0, 0) {
-            return;
-        }
-        let pad = ring.units() - (self.tail.position() & (ring.units() - 1));
-        let len = pad as usize * UNIT - FRAME;
-        let kind = Kind::Pad;
-        // A frame begins at a multiple of its header, so the header is in one piece.
-        let index = ring.index(self.tail.position());
-        if ring.reserve(self.tail.position(), FRAME).is_err() {
-            return;
-        }
-        ring.copy_in(index, &Frame { kind, len }.to_bits().to_ne_bytes());
-        if self.commit(pad, 0).is_err() {
-            return;
-        }
-        self.head = head.advance(pad, 0);
-        side.tail.store(self.tail.0, Relaxed);
-        ring.header().put.0.head.store(self.head.0, Relaxed);
-        ring.header().head.0.store(self.head.0, SeqCst);
-    }
-
-    fn stream(&mut self, parts: &[&[u8]], len: usize, deadline: Deadline) -> Result<(), Stop> {
-        let total = (len as u64).to_ne_bytes();
-        let mut sent = 0;
-        let most = FRAGMENT.min(self.ring.capacity / 4) - FRAME - total.len();
-        while sent < len {
-            let size = most.min(len - sent);
-            let kind = match sent {
-                0 => Kind::First,
-                _ if sent + size == len => Kind::Last,
-                _ => Kind::Middle,
-            };
-            let mut pieces: Vec<&[u8]> = Vec::with_capacity(parts.len() + 1);
-            if kind == Kind::First {
-                pieces.push(&total);
-            }
-            pieces.extend(range_of(parts, sent, size));
-            let bytes = pieces.iter().map(|piece| piece.len()).sum();
-            self.wait_holding(units(bytes), deadline)?;
-            self.write(kind, &pieces, bytes)?;
-            self.commit(units(bytes), u32::from(kind == Kind::Last))?;
-            // All: among them is the one who waits for it with the get lock held.
-            self.ring.header().news.0.0.notify(u32::MAX);
-            sent += size;
-        }
-        Ok(())
-    }
-
-    /// Waits for room with the lock held: what is half in the ring must be finished first.
-    fn wait_holding(&mut self, needed: u32, deadline: Deadline) -> Result<(), Stop> {
-        while !self.room(needed, 1)? {
-            let (ring, tail) = (self.ring, self.tail);
-            let signal = &ring.header().room.0;
-            ring.wait(signal, &ring.room_spin, deadline, || {
-                ring.fits(needed, 1) || ring.tail() != tail
-            })?;
-            if ring.tail() != tail {
-                return Err(self.refused(ring.tail()));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The parts of `parts` that cover `size` bytes from byte `from` on.
-fn range_of<'a>(
-    parts: &'a [&'a [u8]],
-    from: usize,
-    size: usize,
-) -> impl Iterator<Item = &'a [u8]> + 'a {
-    let mut start = 0;
-    parts.iter().filter_map(move |part| {
-        let (low, high) = (start, start + part.len());
-        start = high;
-        let (low, high) = (low.max(from), high.min(from + size));
-        (low < high).then(|| &part[low + part.len() - start..high + part.len() - start])
-    })
 }

@@ -1,0 +1,119 @@
+//! Messages longer than the ring: put in pieces, with the put lock held all the while.
+
+use super::layout::{FRAME, Kind, units};
+use super::put::Putter;
+use super::{Inner, Stop};
+use crate::deadline::Deadline;
+use std::time::Duration;
+
+/// A piece has at most this many bytes.
+const FRAGMENT: usize = 1 << 20;
+/// It is good to have so much memory in use, for pieces that are worth handing over.
+const ROOM: u32 = (4 << 20) / super::layout::UNIT as u32;
+
+impl Inner {
+    /// Sends a message that is longer than the ring through it, holding the lock all the while.
+    pub(super) fn put_fragments(
+        &self,
+        parts: &[&[u8]],
+        len: usize,
+        deadline: Deadline,
+    ) -> Result<(), Stop> {
+        if deadline == Deadline::Now {
+            return Err(Stop::Deadline);
+        }
+        let mut putter = self.lock_put(deadline)?;
+        if !putter.fits_memory(ROOM.min(self.units())) {
+            // With less memory it takes longer.
+            let soon = Deadline::after(deadline.at_most(Duration::from_millis(1)));
+            let _ = putter.enlarge(ROOM.min(self.units()), soon);
+        }
+        loop {
+            match putter.stream(parts, len, deadline) {
+                // The consumer had to give up: once more from the start.
+                Err(Stop::Rejected) => {}
+                Err(Stop::Deadline) => {
+                    let _ = putter.abandon();
+                    return Err(Stop::Deadline);
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Putter<'_> {
+    /// Makes a consumer that waits for the rest of a message give it up: what comes is no
+    /// continuation.
+    pub(super) fn abandon(&mut self) -> Result<(), Stop> {
+        self.look()?;
+        // If there is no room the consumer has enough to read before it would wait.
+        if self.fits_memory(1) {
+            self.write(Kind::Pad, &[], 0)?;
+            self.commit(1, 0)?;
+            self.ring.header().news.0.0.notify(u32::MAX);
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, parts: &[&[u8]], len: usize, deadline: Deadline) -> Result<(), Stop> {
+        let total = (len as u64).to_ne_bytes();
+        let mut sent = 0;
+        let most = FRAGMENT.min(self.memory.limit() / 4) - FRAME - total.len();
+        while sent < len {
+            let size = most.min(len - sent);
+            let kind = match sent {
+                0 => Kind::First,
+                _ if sent + size == len => Kind::Last,
+                _ => Kind::Middle,
+            };
+            let mut pieces: Vec<&[u8]> = Vec::with_capacity(parts.len() + 1);
+            if kind == Kind::First {
+                pieces.push(&total);
+            }
+            pieces.extend(range_of(parts, sent, size));
+            let bytes = pieces.iter().map(|piece| piece.len()).sum();
+            self.wait_holding(units(bytes), deadline)?;
+            self.write(kind, &pieces, bytes)?;
+            self.commit(units(bytes), u32::from(kind == Kind::Last))?;
+            // All: among them is the one who waits for it with the get lock held.
+            self.ring.header().news.0.0.notify(u32::MAX);
+            sent += size;
+        }
+        Ok(())
+    }
+
+    /// Waits for room with the lock held: what is half in the ring must be finished first.
+    fn wait_holding(&mut self, needed: u32, deadline: Deadline) -> Result<(), Stop> {
+        let (ring, limit) = (self.ring, self.memory.units());
+        loop {
+            self.look()?;
+            if self.fits_memory(needed) && ring.fits_between(self.head, self.next, 0, 1) {
+                return Ok(());
+            }
+            let (tail, signal) = (self.tail, &ring.header().room.0);
+            ring.wait(signal, &ring.room_spin, deadline, || {
+                let used = u64::from(tail.units_since(ring.head()));
+                ring.tail() != tail || (used + u64::from(needed) <= limit.into() && ring.fits(0, 1))
+            })?;
+            if ring.tail() != tail {
+                return Err(self.refused(ring.tail()));
+            }
+        }
+    }
+}
+
+/// The parts of `parts` that cover `size` bytes from byte `from` on.
+fn range_of<'a>(
+    parts: &'a [&'a [u8]],
+    from: usize,
+    size: usize,
+) -> impl Iterator<Item = &'a [u8]> + 'a {
+    let mut start = 0;
+    parts.iter().filter_map(move |part| {
+        let (low, high) = (start, start + part.len());
+        start = high;
+        let (low, high) = (low.max(from), high.min(from + size));
+        (low < high).then(|| &part[low + part.len() - start..high + part.len() - start])
+    })
+}
