@@ -52,11 +52,6 @@ pub(super) fn add(mapping: Mapping) -> Segment {
     Segment(ManuallyDrop::new(mapping))
 }
 
-/// The name is gone: however many were sent the segment, nobody can open it any more.
-pub(super) fn disown(name: &str) {
-    registry().owned.remove(name);
-}
-
 /// The last handle of this process is gone.
 pub(super) fn remove(mapping: Mapping) {
     let mut registry = registry();
