@@ -65,6 +65,11 @@ pub(super) fn remove(mapping: Mapping) {
     registry.unlink_unneeded();
 }
 
+/// The name is not this process's to unlink any more: its mapping goes with its last handle.
+pub(super) fn disown(name: &str) {
+    registry().owned.remove(name);
+}
+
 /// Removes the segments of dead processes, and those of this process that nobody needs any more.
 pub(super) fn sweep() {
     registry().unlink_unneeded();
