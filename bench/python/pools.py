@@ -156,7 +156,12 @@ def create(make):
 def idle(make):
     pool = make()
     pool.apply(nothing)
-    return side.seconds(lambda: time.sleep(10), lambda s: s)
+
+    def all_of_it():
+        time.sleep(10)
+        assert pool  # Else it would have been terminated: nobody else has it.
+
+    return side.seconds(all_of_it, lambda s: s)
 
 
 WORKS = {

@@ -3,6 +3,7 @@
 use super::pool_tasks::{WORKERS, nothing, rayon_pool};
 use crate::harness::time::mean_us;
 use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
+use common::pool::Pool;
 
 /// See the module.
 pub const WORK: Work = Work {
@@ -14,6 +15,7 @@ pub const WORK: Work = Work {
     reps: 9,
     account: Account::No,
     sides: &[
+        Side::rust("ours:Pool", "apply, 10,000 times", ours),
         Side::python("py:mp.Pool", "apply, fork", "pools.py", &["apply", "mp"]),
         Side::python(
             "py:ProcessPoolExecutor",
@@ -49,6 +51,15 @@ const MUSTS: &[Must] = &[Must {
         },
     ],
 }];
+
+fn ours() -> Result<Repetition, Skip> {
+    const N: usize = 10_000;
+    let pool = Pool::new(WORKERS)?;
+    Ok(mean_us(N, move || {
+        (0..N).try_for_each(|_| pool.apply(nothing, ()))?;
+        Ok(())
+    }))
+}
 
 fn procspawn() -> Result<Repetition, Skip> {
     const N: usize = 1_000;

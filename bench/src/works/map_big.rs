@@ -2,6 +2,7 @@
 
 use super::pool_tasks::{WORKERS, procspawn_map};
 use crate::harness::{Account, Better, Check, Must, Reading, Repetition, Side, Skip, Work};
+use common::pool::Pool;
 use serde_bytes::ByteBuf;
 use std::time::Instant;
 
@@ -15,6 +16,10 @@ pub const WORK: Work = Work {
     reps: 5,
     account: Account::No,
     sides: &[
+        Side::rust("ours:Pool", "map_chunked, 1 payload a chunk", || {
+            ours(Some(1))
+        }),
+        Side::rust("ours:Pool(default chunks)", "map", || ours(None)),
         Side::python("py:mp.Pool", "chunksize 1", "pools.py", &["big", "mp"]),
         Side::python("py:mpire", "chunk_size 1", "pools.py", &["big", "mpire"]),
         Side::python("py:loky", "chunksize 1", "pools.py", &["big", "loky"]),
@@ -76,6 +81,17 @@ fn gigabytes(
 
 fn length(payload: ByteBuf) -> usize {
     payload.len()
+}
+
+fn ours(chunk: Option<usize>) -> Result<Repetition, Skip> {
+    let pool = Pool::new(WORKERS)?;
+    Ok(gigabytes(move |payloads| {
+        let lengths = match chunk {
+            None => pool.map(length, payloads)?,
+            Some(size) => pool.map_chunked(length, payloads, size)?,
+        };
+        Ok(lengths.into_iter().sum())
+    }))
 }
 
 fn procspawn() -> Result<Repetition, Skip> {

@@ -3,6 +3,7 @@
 use super::pool_tasks::{WORKERS, procspawn_map, rayon_pool, spin};
 use crate::harness::time::seconds;
 use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
+use common::pool::Pool;
 use rayon::prelude::*;
 
 /// All alike.
@@ -15,6 +16,7 @@ pub const EVEN: Work = Work {
     reps: 5,
     account: Account::No,
     sides: &[
+        Side::rust("ours:Pool", "map", || ours(&even(), efficiency)),
         Side::python("py:mp.Pool", "default chunks", "pools.py", &["cpu", "mp"]),
         Side::rust("rust:procspawn::Pool", "4 in flight", || {
             procspawn(&even(), efficiency)
@@ -36,6 +38,7 @@ pub const UNEVEN: Work = Work {
     reps: 3,
     account: Account::No,
     sides: &[
+        Side::rust("ours:Pool", "map", || ours(&uneven(), of_best)),
         Side::python(
             "py:mp.Pool",
             "default chunks",
@@ -97,6 +100,13 @@ fn efficiency(best: f64, seconds: f64) -> f64 {
 
 fn of_best(best: f64, seconds: f64) -> f64 {
     seconds / best
+}
+
+fn ours(tasks: &[u64], figure: Figure) -> Result<Repetition, Skip> {
+    let (tasks, best) = (tasks.to_vec(), best(tasks));
+    let pool = Pool::new(WORKERS)?;
+    let all = move || Ok(pool.map(spin, tasks.iter().copied()).map(drop)?);
+    Ok(seconds(all, move |seconds| figure(best, seconds)))
 }
 
 fn procspawn(tasks: &[u64], figure: Figure) -> Result<Repetition, Skip> {

@@ -3,6 +3,7 @@
 use super::pool_tasks::{WORKERS, procspawn_map, rayon_pool, square};
 use crate::harness::time::per_second;
 use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
+use common::pool::Pool;
 use rayon::prelude::*;
 
 /// In the chunks that the pool picks.
@@ -15,6 +16,7 @@ pub const CHUNKED: Work = Work {
     reps: 9,
     account: Account::No,
     sides: &[
+        Side::rust("ours:Pool", "map", || ours(None)),
         Side::python(
             "py:mp.Pool",
             "chunks of 12,500",
@@ -41,6 +43,7 @@ pub const CHUNK_1: Work = Work {
     reps: 5,
     account: Account::No,
     sides: &[
+        Side::rust("ours:Pool", "map_chunked", || ours(Some(1))),
         Side::python(
             "py:mp.Pool",
             "20,000 numbers",
@@ -89,6 +92,18 @@ const fn better(times: f64, than: &'static str) -> Check {
 }
 
 const N: usize = 100_000;
+
+fn ours(chunk: Option<usize>) -> Result<Repetition, Skip> {
+    let pool = Pool::new(WORKERS)?;
+    Ok(per_second(N, move || {
+        let squares = match chunk {
+            None => pool.map(square, 0..N as u64)?,
+            Some(size) => pool.map_chunked(square, 0..N as u64, size)?,
+        };
+        assert_eq!(squares.len(), N);
+        Ok(())
+    }))
+}
 
 fn procspawn_chunks() -> Result<Repetition, Skip> {
     let pool = procspawn::Pool::new(WORKERS)?;

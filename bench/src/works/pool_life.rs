@@ -1,8 +1,10 @@
 //! What a pool costs when it does nothing: to be made, and to be there.
 
-use super::pool_tasks::nothing;
+use super::pool_tasks::{WORKERS, nothing};
 use crate::harness::time::seconds;
 use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
+use common::pool::Pool;
+use std::time::Duration;
 
 /// Made, used once and dropped.
 pub const CREATE: Work = Work {
@@ -14,6 +16,7 @@ pub const CREATE: Work = Work {
     reps: 9,
     account: Account::No,
     sides: &[
+        Side::rust("ours:Pool", "Pool::new, apply, drop", create),
         Side::python(
             "py:mp.Pool(fork)",
             "terminate, join",
@@ -40,12 +43,15 @@ pub const IDLE: Work = Work {
     better: Better::Lower,
     reps: 1,
     account: Account::Figure,
-    sides: &[Side::python(
-        "py:mp.Pool",
-        "parent and workers",
-        "pools.py",
-        &["idle", "mp"],
-    )],
+    sides: &[
+        Side::rust("ours:Pool", "parent and workers", idle),
+        Side::python(
+            "py:mp.Pool",
+            "parent and workers",
+            "pools.py",
+            &["idle", "mp"],
+        ),
+    ],
     musts: IDLE_MUSTS,
 };
 
@@ -65,6 +71,22 @@ const IDLE_MUSTS: &[Must] = &[Must {
         limit: 1.0,
     }],
 }];
+
+fn create() -> Result<Repetition, Skip> {
+    let all = || Ok(Pool::new(4)?.apply(nothing, ())?);
+    Ok(seconds(all, |seconds| seconds * 1e3))
+}
+
+fn idle() -> Result<Repetition, Skip> {
+    let pool = Pool::new(WORKERS)?;
+    pool.apply(nothing, ())?;
+    let all = move || {
+        let _ = &pool;
+        std::thread::sleep(Duration::from_secs(10));
+        Ok(())
+    };
+    Ok(seconds(all, |seconds| seconds))
+}
 
 fn procspawn_create() -> Result<Repetition, Skip> {
     let all = || {
