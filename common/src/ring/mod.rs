@@ -17,10 +17,10 @@
 //! through it in fragments, and its producer holds the put lock until it is through, its consumer
 //! the get lock. If the producer gives up half-way or dies, it or the next one puts a pad, which
 //! is no continuation, and the consumer drops what it has. If the consumer gives up (its deadline, and
-//! no new bytes for [`PATIENCE`]), it tells so through the tail, and the producer starts over: no
+//! no new bytes for `PATIENCE`), it tells so through the tail, and the producer starts over: no
 //! message is lost.
 //!
-//! Sleepers look again every [`SLICE`] in case who should have woken them was killed just then.
+//! Sleepers look again every `SLICE` in case who should have woken them was killed just then.
 //!
 //! **Trust.** Every word that is read from the memory is checked before it is used.
 //!
