@@ -66,6 +66,7 @@ pub mod process;
 pub mod queue;
 mod reactor;
 pub mod ring;
+pub mod shared;
 pub mod shm;
 pub mod sync;
 

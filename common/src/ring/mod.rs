@@ -24,7 +24,7 @@
 //!
 //! **Trust.** Every word that is read from the memory is checked before it is used.
 //!
-//! To copy: ring/, sync/robust.rs, shm/, futex.rs, deadline.rs.
+//! To copy: ring/, sync/robust.rs, sync/signal.rs, shm/, futex.rs, deadline.rs.
 
 #![allow(unsafe_code)] // Copies in and out of the shared memory, at checked places.
 
@@ -35,7 +35,6 @@ mod get;
 mod layout;
 mod memory;
 mod put;
-mod signal;
 mod watch;
 
 pub use error::{Broken, GetError, PutError};
@@ -45,6 +44,7 @@ pub(crate) use watch::End;
 use crate::deadline::Deadline;
 use crate::futex::Spin;
 use crate::shm::{Segment, ShmError};
+use crate::sync::Signal;
 use error::Stop;
 use layout::{CLOSED, Header, LARGEST, MAGIC, Place, SMALLEST, UNIT, WORDS};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -54,8 +54,6 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
-/// How long a sleeper sleeps at most before it looks again.
-const SLICE: Duration = Duration::from_millis(500);
 /// How long the consumer of a message longer than the ring waits, beyond its own deadline, for
 /// its next bytes.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -382,30 +380,14 @@ impl Inner {
     /// Spins and then sleeps until `ready`, at most until `deadline`.
     fn wait(
         &self,
-        signal: &signal::Signal,
+        signal: &Signal,
         spin: &Spin,
         deadline: Deadline,
         ready: impl Fn() -> bool,
     ) -> Result<(), Stop> {
-        if deadline == Deadline::Now {
-            return Err(Stop::Deadline);
-        }
-        if spin.until(&ready) {
-            return Ok(());
-        }
-        loop {
-            let ticket = signal.prepare();
-            if ready() {
-                return Ok(());
-            }
-            let time = deadline.at_most(SLICE);
-            if time.is_zero() {
-                return Err(Stop::Deadline);
-            }
-            signal.sleep(ticket, time);
-            if ready() {
-                return Ok(());
-            }
+        match deadline != Deadline::Now && signal.wait(spin, deadline, ready) {
+            true => Ok(()),
+            false => Err(Stop::Deadline),
         }
     }
 }

@@ -10,8 +10,8 @@
 //! only while some wait. Being woken takes nothing out of the ring: each future then tries for
 //! itself, so a future that is dropped loses no message.
 
-use super::signal::Signal;
-use super::{Inner, Ring, SLICE};
+use super::{Inner, Ring};
+use crate::sync::{SLICE, Signal};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, Thread};

@@ -50,6 +50,8 @@ pub(crate) struct RobustGuard<'a> {
     _thread: PhantomData<*const ()>,
 }
 
+/// The thread's id in the futex word.
+const THREAD: u32 = 0x3fff_ffff;
 /// How long one wait lasts before a look whether the holder exists.
 const SLICE: Duration = Duration::from_millis(100);
 /// `Deadline::Now` waits this long for one who is copying a message; not for one who is stopped.
@@ -106,6 +108,11 @@ impl RobustMutex {
         self.lock(soon, &NONE, recover).ok()
     }
 
+    /// Whether somebody holds it now.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.word().load(Ordering::Relaxed) & THREAD != 0
+    }
+
     #[cold]
     fn wait(&self, deadline: Deadline, spin: &Spin) -> Result<libc::c_int, LockError> {
         let deadline = match deadline {
@@ -139,7 +146,6 @@ impl RobustMutex {
 
     /// A holder that does not exist and that the kernel has not reported dead never was one.
     fn check_holder(&self, before: u32) -> Result<(), LockError> {
-        const THREAD: u32 = 0x3fff_ffff;
         let now = self.word().load(Ordering::Relaxed);
         let holder = (now & THREAD).cast_signed();
         // SAFETY: signal 0 only asks whether the thread exists.

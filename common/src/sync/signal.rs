@@ -10,20 +10,57 @@
 //! Every sleeper changes the word, so that a waker clears WAITING only if nobody has come since
 //! its wake. A count of sleepers would be simpler, but one who is killed would be counted for
 //! ever; WAITING is cleared by the next wake that finds nobody.
+//!
+//! To copy: sync/signal.rs, futex.rs, deadline.rs, shm/.
 
-use crate::futex;
+#![allow(unsafe_code)] // A marker.
+
+use crate::deadline::Deadline;
+use crate::futex::{self, Spin};
+use crate::shm::Shared;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 #[repr(C)]
-pub(super) struct Signal(AtomicU32);
+pub(crate) struct Signal(AtomicU32);
+
+// SAFETY: one atomic.
+unsafe impl Shared for Signal {}
+
+/// How long a sleeper sleeps at most before it looks again, in case who should have woken it was
+/// killed just then.
+pub(crate) const SLICE: Duration = Duration::from_millis(500);
 
 const WAITING: u32 = 1;
 const STEP: u32 = 2;
 
 impl Signal {
+    /// Spins and then sleeps until `ready`, at most until `deadline`. Says whether it is.
+    pub(crate) fn wait(&self, spin: &Spin, deadline: Deadline, ready: impl Fn() -> bool) -> bool {
+        if deadline == Deadline::Now {
+            return ready();
+        }
+        if spin.until(&ready) {
+            return true;
+        }
+        loop {
+            let ticket = self.prepare();
+            if ready() {
+                return true;
+            }
+            let time = deadline.at_most(SLICE);
+            if time.is_zero() {
+                return false;
+            }
+            self.sleep(ticket, time);
+            if ready() {
+                return true;
+            }
+        }
+    }
+
     /// Announces a sleeper. The caller looks once more at what it waits for, then sleeps.
-    pub(super) fn prepare(&self) -> u32 {
+    pub(crate) fn prepare(&self) -> u32 {
         let mut old = self.0.load(SeqCst);
         loop {
             let new = old.wrapping_add(STEP) | WAITING;
@@ -35,21 +72,21 @@ impl Signal {
     }
 
     /// Sleeps until somebody notifies, or `timeout` is over, or for no reason at all.
-    pub(super) fn sleep(&self, ticket: u32, timeout: Duration) {
+    pub(crate) fn sleep(&self, ticket: u32, timeout: Duration) {
         futex::wait(&self.0, ticket, Some(timeout));
     }
 
     /// Wakes up to `count` sleepers, after a change they may wait for. The change must be
     /// sequentially consistent: either this sees the sleeper or the sleeper sees the change.
     #[inline]
-    pub(super) fn notify(&self, count: u32) {
+    pub(crate) fn notify(&self, count: u32) {
         if self.0.load(SeqCst) & WAITING != 0 {
             self.wake(count);
         }
     }
 
     #[cold]
-    pub(super) fn wake(&self, count: u32) {
+    pub(crate) fn wake(&self, count: u32) {
         let bumped = self.0.fetch_add(STEP, SeqCst).wrapping_add(STEP);
         if futex::wake(&self.0, count) < count {
             let _ = self

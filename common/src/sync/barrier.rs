@@ -1,0 +1,225 @@
+//! A meeting of processes: nobody goes on before all have come.
+
+#![allow(unsafe_code)] // A marker.
+
+use super::object::{Kind, Object};
+use super::{LockError, RobustGuard, RobustMutex, Signal};
+use crate::deadline::Deadline;
+use crate::futex::Spin;
+use crate::panic;
+use crate::shm::{Shared, ShmError};
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
+use thiserror::Error;
+
+/// A number of parties that wait for each other, again and again.
+///
+/// A party that does not come in time, or calls [`Barrier::abort`], breaks it for all, until it
+/// is [reset](Barrier::reset). A party that is killed does not come: wait with a timeout.
+///
+/// ```
+/// use common::sync::Barrier;
+///
+/// let barrier = Barrier::new(1)?;
+/// assert!(barrier.wait()?.is_leader());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Barrier(Object<State>);
+
+/// How a party came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BarrierWait {
+    /// In which place it came: 0 to one less than the parties, each once.
+    pub index: u32,
+    leader: bool,
+}
+
+impl BarrierWait {
+    /// Whether it was the last to come: true for one party each time.
+    #[must_use]
+    pub fn is_leader(self) -> bool {
+        self.leader
+    }
+}
+
+/// The barrier is broken: a party was late, gave up, or reset it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the barrier is broken: a party came too late, aborted it, or reset it")]
+pub struct BrokenBarrier;
+
+#[repr(C)]
+struct State {
+    mutex: RobustMutex,
+    signal: Signal,
+    parties: AtomicU32,
+    waiting: AtomicU32,
+    broken: AtomicU32,
+    /// Grows whenever a meeting ends.
+    meeting: AtomicU64,
+    /// A bit for each of the last 64 meetings: whether it failed.
+    failed: AtomicU64,
+}
+
+// SAFETY: atomics, and a mutex that checks itself.
+unsafe impl Shared for State {}
+impl Kind for State {
+    const MAGIC: u64 = 0x6d70_2d62_6172_7201;
+}
+
+impl Barrier {
+    /// A barrier for so many parties.
+    ///
+    /// # Errors
+    ///
+    /// [`ShmError`] if there is no shared memory for it.
+    ///
+    /// # Panics
+    ///
+    /// If there are no parties.
+    pub fn new(parties: u32) -> Result<Barrier, ShmError> {
+        assert!(parties > 0, "a barrier needs at least one party");
+        let mut made = Ok(());
+        let init = |state: &State| {
+            made = state.mutex.init();
+            state.parties.store(parties, SeqCst);
+        };
+        let object = Object::create(0, init)?;
+        made.map_err(|_: LockError| ShmError::Size { bytes: 0 })?;
+        Ok(Barrier(object))
+    }
+
+    /// Blocks until all parties have come.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokenBarrier`].
+    pub fn wait(&self) -> Result<BarrierWait, BrokenBarrier> {
+        self.wait_until(Deadline::Never, || ())
+    }
+
+    /// As [`Barrier::wait`]; if not all have come after `timeout` the barrier is broken for all.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokenBarrier`].
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<BarrierWait, BrokenBarrier> {
+        self.wait_until(Deadline::after(timeout), || ())
+    }
+
+    /// As [`Barrier::wait`]; the last party to come runs its `action` before anybody goes on. If
+    /// that panics the barrier is broken.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokenBarrier`].
+    pub fn wait_with(&self, action: impl FnOnce()) -> Result<BarrierWait, BrokenBarrier> {
+        self.wait_until(Deadline::Never, action)
+    }
+
+    fn wait_until(
+        &self,
+        deadline: Deadline,
+        action: impl FnOnce(),
+    ) -> Result<BarrierWait, BrokenBarrier> {
+        let state = self.0.get();
+        let guard = self.lock()?;
+        if self.is_broken() {
+            return Err(BrokenBarrier);
+        }
+        let meeting = state.meeting.load(SeqCst);
+        let index = state.waiting.fetch_add(1, SeqCst);
+        let leader = index + 1 >= state.parties.load(SeqCst);
+        if leader {
+            let acted = panic::catch(action).is_ok();
+            state.broken.store(u32::from(!acted), SeqCst);
+            self.end(meeting, acted);
+            return match acted {
+                true => Ok(BarrierWait { index, leader }),
+                false => Err(BrokenBarrier),
+            };
+        }
+        drop(guard);
+        self.meet(meeting, deadline)?;
+        Ok(BarrierWait { index, leader })
+    }
+
+    /// Waits for the others.
+    fn meet(&self, meeting: u64, deadline: Deadline) -> Result<(), BrokenBarrier> {
+        static SPIN: Spin = Spin::new();
+        let state = self.0.get();
+        let over = || state.meeting.load(SeqCst) != meeting;
+        if !state.signal.wait(&SPIN, deadline, over) {
+            let _guard = self.lock()?;
+            if !over() {
+                state.broken.store(1, SeqCst);
+                self.end(meeting, false);
+            }
+        }
+        match state.failed.load(SeqCst) >> (meeting % 64) & 1 {
+            0 => Ok(()),
+            _ => Err(BrokenBarrier),
+        }
+    }
+
+    /// Ends a meeting. Under the lock.
+    fn end(&self, meeting: u64, good: bool) {
+        let state = self.0.get();
+        let bit = 1 << (meeting % 64);
+        match good {
+            true => state.failed.fetch_and(!bit, SeqCst),
+            false => state.failed.fetch_or(bit, SeqCst),
+        };
+        state.waiting.store(0, SeqCst);
+        state.meeting.store(meeting.wrapping_add(1), SeqCst);
+        state.signal.notify(u32::MAX);
+    }
+
+    /// Breaks it: who waits and who comes gets an error, until it is reset.
+    pub fn abort(&self) {
+        self.finish(1);
+    }
+
+    /// Makes it whole again. Who waits gets an error.
+    pub fn reset(&self) {
+        self.finish(0);
+    }
+
+    fn finish(&self, broken: u32) {
+        let state = self.0.get();
+        if let Ok(_guard) = self.lock() {
+            state.broken.store(broken, SeqCst);
+            self.end(state.meeting.load(SeqCst), false);
+        }
+    }
+
+    /// Whether it is broken.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.0.get().broken.load(SeqCst) != 0
+    }
+
+    /// How many wait now.
+    #[doc(alias = "n_waiting")]
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.0.get().waiting.load(SeqCst)
+    }
+
+    /// For how many it is.
+    #[must_use]
+    pub fn parties(&self) -> u32 {
+        self.0.get().parties.load(SeqCst)
+    }
+
+    /// A lock whose memory was overwritten breaks the barrier too.
+    fn lock(&self) -> Result<RobustGuard<'_>, BrokenBarrier> {
+        static SPIN: Spin = Spin::new();
+        let mutex = &self.0.get().mutex;
+        mutex
+            .lock(Deadline::Never, &SPIN, || ())
+            .map_err(|_| BrokenBarrier)
+    }
+}
