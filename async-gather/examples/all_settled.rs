@@ -1,9 +1,8 @@
 //! All of them are waited for, and each one's end is told in its place: a value, an error, a panic,
 //! a cancellation. Python's `gather(..., return_exceptions=True)`.
 //!
-//! Run it with `cargo run -p async-gather --example all_settled`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example all_settled
 //! 0: 0
 //! 1: no luck today
 //! 2: the coroutine panicked: out of cheese

@@ -1,8 +1,7 @@
 //! Results as they come in, the fastest first. Python's `as_completed`.
 //!
-//! Run it with `cargo run -p async-gather --example as_completed`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example as_completed
 //! mirror 3 answered
 //! mirror 1 answered
 //! mirror 2 answered

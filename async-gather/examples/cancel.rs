@@ -1,8 +1,7 @@
 //! Cancelling: the task ends at the await where it stands, and its destructors are its cleanup.
 //!
-//! Run it with `cargo run -p async-gather --example cancel`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example cancel
 //! tick 1
 //! tick 2
 //! cleaning up

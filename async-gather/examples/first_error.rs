@@ -1,9 +1,8 @@
 //! The first error ends the gather at once. Do the siblings go on? With `gather` they do, as in
 //! Python; with `try_join_all` they are dropped where they stand.
 //!
-//! Run it with `cargo run -p async-gather --example first_error`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example first_error
 //! gather: worker 2 failed
 //! worker 3 finished all the same
 //! try_join_all: worker 2 failed

@@ -1,8 +1,7 @@
 //! Six downloads, never more than two at a time: three rounds. In Python a `Semaphore` around each.
 //!
-//! Run it with `cargo run -p async-gather --example limited_concurrency`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example limited_concurrency
 //! start 1
 //! start 2
 //! done 1, at most 2 at a time

@@ -1,8 +1,7 @@
 //! Results come in the order of the arguments, whichever coroutine finishes first.
 //!
-//! Run it with `cargo run -p async-gather --example results_in_order`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example results_in_order
 //! finished: 1
 //! finished: 2
 //! finished: 3

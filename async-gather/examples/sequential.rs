@@ -1,8 +1,7 @@
 //! `await` alone makes it sequential: a coroutine does nothing until it is awaited.
 //!
-//! Run it with `cargo run -p async-gather --example sequential`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example sequential
 //! One
 //! Two
 //! One

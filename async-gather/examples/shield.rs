@@ -1,8 +1,7 @@
 //! A spawned task survives those who wait for it: Python's `shield`. A plain future does not.
 //!
-//! Run it with `cargo run -p async-gather --example shield`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example shield
 //! not shielded: gave up waiting
 //! shielded: gave up waiting
 //! saved shielded

@@ -1,8 +1,7 @@
 //! Coroutines that succeed or fail together, with all the errors. Python's `TaskGroup`.
 //!
-//! Run it with `cargo run -p async-gather --example task_group`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example task_group
 //! all went well: 14
 //! a task group failed: disk full; network down
 //! nothing of it runs any more

@@ -1,9 +1,8 @@
 //! A coroutine that takes too long is cancelled at its deadline: dropped at the await where it
 //! stands, its destructors run, and only then does `timeout` return.
 //!
-//! Run it with `cargo run -p async-gather --example timeout`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather --example timeout
 //! connecting
 //! connection closed
 //! fast enough: Ok("page 1")

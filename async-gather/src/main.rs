@@ -1,8 +1,7 @@
 //! Three coroutines wait at the same time, in one thread: 1.0 s in all, not 3.
 //!
-//! Run it with `cargo run -p async-gather`. It prints
-//!
 //! ```text
+//! $ cargo run -p async-gather
 //! One
 //! One
 //! One

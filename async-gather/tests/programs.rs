@@ -1,6 +1,6 @@
 //! Runs each program and compares what it prints with the text at its top.
 
-// all `One` before any `Two` (the main program).
+// A-018 (the main program): all `One` before any `Two`.
 testkit::programs! {
     all_settled
     as_completed

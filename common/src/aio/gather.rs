@@ -11,7 +11,7 @@
 
 use crate::panic::{self, Panic};
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use thiserror::Error;
 use tokio::task::{AbortHandle, JoinSet};
@@ -214,12 +214,18 @@ pub(super) async fn settle<T, E>(
 /// Runs a coroutine; a panic in it, or in its destructors, is printed as usual and becomes an
 /// error. ([`panic::catch`] for coroutines: it has to be in force during each poll.)
 pub(super) async fn catch<F: Future>(coroutine: F) -> Result<F::Output, Panic> {
-    let mut coroutine = Box::pin(coroutine);
-    let end = poll_fn(|cx| match panic::catch(|| coroutine.as_mut().poll(cx)) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(panic) => Poll::Ready(Err(panic)),
+    let mut coroutine = pin!(Some(coroutine));
+    poll_fn(|cx| {
+        let end = panic::catch(|| match coroutine.as_mut().as_pin_mut() {
+            Some(running) => running.poll(cx),
+            None => Poll::Pending,
+        });
+        let end = match end {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(panic) => Err(panic),
+        };
+        Poll::Ready(panic::catch(|| coroutine.set(None)).and(end))
     })
-    .await;
-    panic::catch(|| drop(coroutine)).and(end)
+    .await
 }

@@ -13,9 +13,10 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// An `async fn` of zero to eight arguments that can be sent: a fn item, or a closure that captures
@@ -102,15 +103,27 @@ async fn run_calls<F, A>(
 where
     F: AsyncFunction<A>,
 {
-    let mut ends: Vec<_> = calls.iter().map(|_| Err(CallError::TimedOut)).collect();
-    let mut running: FuturesUnordered<_> = calls
-        .into_iter()
-        .zip(&mut ends)
-        .map(|(args, end)| async move { *end = run_call::<F, A>(args, timeout).await })
-        .collect();
-    while running.next().await.is_some() {}
-    drop(running);
-    ends
+    let mut ends = Vec::with_capacity(calls.len());
+    let mut running = FuturesUnordered::new();
+    for (place, args) in calls.into_iter().enumerate() {
+        let mut call = Box::pin(run_call::<F, A>(args, timeout));
+        // Many never wait: those need no place among the waiting.
+        let end = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+        if end.is_pending() {
+            running.push(async move { (place, call.await) });
+        }
+        ends.push(end);
+    }
+    while let Some((place, end)) = running.next().await {
+        ends[place] = Poll::Ready(end);
+    }
+    // All are ready by now.
+    ends.into_iter()
+        .map(|end| match end {
+            Poll::Ready(end) => end,
+            Poll::Pending => Err(CallError::TimedOut),
+        })
+        .collect()
 }
 
 async fn run_call<F, A>(args: A, timeout: Option<Duration>) -> Result<F::Value, CallError>
