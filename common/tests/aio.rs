@@ -102,7 +102,7 @@ fn zero_of_anything_is_refused() {
     let text = |built: Result<Pool, _>| {
         built
             .err()
-            .map(|error: common::aio::pool::PoolError| error.to_string())
+            .map(|error: common::pool::PoolError| error.to_string())
     };
     for (built, name) in [
         (Pool::new(0), "workers"),
@@ -431,7 +431,7 @@ fn dropping_the_pool_ends_everything_and_tells() {
         let start = Instant::now();
         drop(pool);
         assert!(start.elapsed() < Duration::from_secs(30));
-        assert_eq!(call.join().unwrap(), Err(TaskError::Closed));
+        assert_eq!(call.join().unwrap(), Err(TaskError::Cancelled));
         assert_eq!(block_on(later), Err(TaskError::Closed));
     });
 }
@@ -471,21 +471,15 @@ fn large_arguments_and_results_cross() {
 /// be again, the pool works again.
 #[test]
 fn no_worker_can_be_started() {
-    use std::sync::atomic::AtomicBool;
     isolated(|| {
-        static BROKEN: AtomicBool = AtomicBool::new(true);
-        let describe = || match BROKEN.load(SeqCst) {
-            true => common::Process::builder().current_dir("/does/not/exist"),
-            false => common::Process::builder(),
-        };
-        let pool = Pool::builder()
-            .workers(2)
-            .process(describe)
-            .build()
-            .unwrap();
+        let initialize = |repaired: String| assert!(flag(&repaired).exists(), "out of order");
+        let repaired = Flag::new("repaired");
+        let hosts = common::pool::Pool::builder().initializer(initialize, (repaired.0.clone(),));
+        let pool = Pool::builder().workers(2).hosts(hosts).build().unwrap();
         let end = block_on(pool.apply(square, (2,)));
         assert!(matches!(&end, Err(TaskError::NoWorkers { .. })), "{end:?}");
-        BROKEN.store(false, SeqCst);
+        assert!(end.unwrap_err().to_string().contains("out of order"));
+        raise(&repaired.0);
         assert_eq!(block_on(pool.apply(square, (2,))), Ok(4));
     });
 }

@@ -204,6 +204,9 @@ pub enum PoolError {
     /// A thread of the pool cannot be started.
     #[error("a thread of the pool cannot be started: {0}")]
     Thread(std::io::Error),
+    /// The socket to the workers cannot be had.
+    #[error("the socket to the pool's workers cannot be had: {0}")]
+    Socket(std::io::Error),
     /// The arguments of the initializer cannot be sent.
     #[error("the initializer's arguments cannot be sent: {0}")]
     Initializer(EncodeError),

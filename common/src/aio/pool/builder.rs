@@ -4,9 +4,9 @@
 
 use super::Pool;
 use super::calls::{Client, Terms};
-use super::driver::{Describe, Driver, Settings};
-use super::error::PoolError;
+use super::driver::{Driver, Settings};
 use super::host::accept;
+use crate::pool::{self, PoolBuilder, PoolError};
 use crate::{process, reactor};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -31,10 +31,9 @@ use tokio::sync::{Semaphore, mpsc};
 ///     .task_timeout(Duration::from_secs(5))
 ///     .retries(1)
 ///     .build()?;
-/// # Ok::<(), common::aio::pool::PoolError>(())
+/// # Ok::<(), common::pool::PoolError>(())
 /// ```
-#[derive(Clone)]
-#[must_use]
+#[must_use = "a builder starts nothing until `build` is called"]
 pub struct Builder {
     workers: usize,
     threads: usize,
@@ -44,7 +43,7 @@ pub struct Builder {
     retries: u32,
     task_timeout: Option<Duration>,
     hard_timeout: Option<Duration>,
-    process: Describe,
+    hosts: PoolBuilder,
 }
 
 impl fmt::Debug for Builder {
@@ -68,7 +67,7 @@ impl Default for Builder {
             retries: 0,
             task_timeout: None,
             hard_timeout: None,
-            process: Arc::new(process::Process::builder),
+            hosts: pool::Pool::builder().name("AioWorker").queue_bytes(1 << 20),
         }
     }
 }
@@ -129,24 +128,20 @@ impl Builder {
         self
     }
 
-    /// Describes the workers' processes: start method, environment, limits of memory and CPU time.
-    /// Asked for once a worker. They are daemons in any case.
+    /// Describes where the workers live: start method, initializer, niceness, CPUs, limit of memory.
+    /// The number of workers is this builder's; a time limit for tasks would be one for a worker's
+    /// whole life.
     ///
     /// ```
-    /// use common::aio::pool::Pool;
-    /// use common::process::{Process, StartMethod};
+    /// use common::aio;
+    /// use common::pool::Pool;
     ///
-    /// let pool = Pool::builder()
-    ///     .workers(1)
-    ///     .process(|| Process::builder().start_method(StartMethod::ForkServer))
-    ///     .build()?;
-    /// # Ok::<(), common::aio::pool::PoolError>(())
+    /// let hosts = Pool::builder().nice(5).memory_limit(4 << 30);
+    /// let pool = aio::pool::Pool::builder().workers(1).hosts(hosts).build()?;
+    /// # Ok::<(), common::pool::PoolError>(())
     /// ```
-    pub fn process(
-        mut self,
-        describe: impl Fn() -> process::Builder + Send + Sync + 'static,
-    ) -> Self {
-        self.process = Arc::new(describe);
+    pub fn hosts(mut self, hosts: PoolBuilder) -> Self {
+        self.hosts = hosts;
         self
     }
 
@@ -154,35 +149,46 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`PoolError`] if a number is zero that must not be, or there are no descriptors or threads
-    /// to be had.
+    /// [`PoolError`] if a number is zero that must not be, or there are no descriptors, threads or
+    /// processes to be had.
     pub fn build(self) -> Result<Pool, PoolError> {
-        let numbers = [
-            (self.workers, "workers"),
-            (self.threads, "threads"),
-            (self.in_flight, "in_flight"),
-        ];
-        if let Some((_, name)) = numbers.into_iter().find(|(number, _)| *number == 0) {
-            return Err(PoolError::Zero(name));
-        }
-        let terms = self.terms();
-        let settings = self.settings();
+        self.check()?;
+        let (terms, settings) = (self.terms(), self.settings());
         let key = random();
         let address = format!("common-aio-{}-{:016x}", std::process::id(), random() as u64);
-        let runtime = reactor::handle()?;
+        let runtime = reactor::handle().map_err(PoolError::Thread)?;
         let _context = runtime.enter();
-        let listener = listen(&address)?;
+        let listener = listen(&address).map_err(PoolError::Socket)?;
+        let hosts = Arc::new(self.hosts.workers(self.workers).build()?);
         let (events, happening) = mpsc::unbounded_channel();
         runtime.spawn(accept(listener, key, events.clone()));
-        runtime.spawn(Driver::new(settings, address, key, events.clone()).run(happening));
+        let driver = Driver::new(settings, address, key, Arc::clone(&hosts), events.clone());
+        runtime.spawn(driver.run(happening));
         Ok(Pool {
             client: Client {
                 events,
                 permits: Arc::new(Semaphore::new(terms.window)),
                 next_id: Arc::new(AtomicU64::new(0)),
+                hosts,
                 terms,
             },
         })
+    }
+
+    fn check(&self) -> Result<(), PoolError> {
+        let numbers = [
+            (self.workers, "workers"),
+            (self.threads, "threads"),
+            (self.in_flight, "in_flight"),
+        ];
+        match numbers.into_iter().find(|(number, _)| *number == 0) {
+            None => Ok(()),
+            Some((_, what)) => Err(PoolError::Setting {
+                what,
+                value: "0".to_owned(),
+                remedy: "at least 1",
+            }),
+        }
     }
 
     fn terms(&self) -> Terms {
@@ -199,7 +205,7 @@ impl Builder {
         }
     }
 
-    fn settings(self) -> Settings {
+    fn settings(&self) -> Settings {
         let least = self
             .task_timeout
             .map(|timeout| timeout.saturating_add(Duration::from_secs(1)));
@@ -209,7 +215,6 @@ impl Builder {
             in_flight: self.in_flight,
             task_timeout: self.task_timeout,
             hard_timeout: self.hard_timeout.max(least),
-            process: self.process,
         }
     }
 }

@@ -4,7 +4,8 @@
 
 use super::coroutine::{AsyncFunction, CallError, Chunk};
 use super::driver::{Event, Task};
-use super::error::{Lost, TaskError, TaskId};
+use super::error::Lost;
+use crate::pool::{self, TaskError, TaskId};
 
 use crate::codec::{self, DecodeError};
 use crate::function::{EntryRef, Failure};
@@ -25,6 +26,8 @@ pub(super) struct Client {
     /// One for each coroutine that may be under way.
     pub(super) permits: Arc<Semaphore>,
     pub(super) next_id: Arc<AtomicU64>,
+    /// Where the workers live.
+    pub(super) hosts: Arc<pool::Pool>,
     pub(super) terms: Terms,
 }
 
@@ -121,7 +124,7 @@ impl Client {
         let mut cancel = CancelOnDrop(Some((&self.events, id)));
         let answer = answer.await;
         cancel.0 = None;
-        answer.unwrap_or(Err(Lost::Closed))
+        answer.unwrap_or(Err(Lost::Cancelled))
     }
 
     /// Chunks of calls, to be polled together.
@@ -181,12 +184,9 @@ impl Client {
     /// Ends the workers, and waits until they have ended.
     pub(super) fn terminate(&self) {
         self.permits.close();
-        let (gone, wait) = std::sync::mpsc::channel();
-        if self.events.send(Event::Terminate(gone)).is_ok() {
-            // They are killed, which takes milliseconds; the limit is for the case that this is
-            // the driver's own thread, which would wait for itself.
-            let _ = wait.recv_timeout(Duration::from_secs(1));
-        }
+        // What is under way is answered for before the workers' deaths can be.
+        let _ = self.events.send(Event::Terminate);
+        self.hosts.terminate();
     }
 }
 

@@ -6,12 +6,12 @@
 //! To copy: the folder aio/pool/ and what its mod.rs names.
 
 use super::error::Lost;
-use super::host::{Worker, host};
-use super::slot::{Dead, Slot};
+use super::host::host;
+use super::slot::Slot;
 use super::wire::ToWorker;
 use super::worker::Orders;
 use crate::function::{EntryRef, Failure};
-use crate::process;
+use crate::pool;
 use std::collections::{HashMap, VecDeque};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub(super) enum Event {
     Run(Task),
     /// Nobody waits for this task any more.
     Cancel(u64),
-    /// End at once; answer when every worker has been reaped.
-    Terminate(std::sync::mpsc::Sender<()>),
+    /// End at once.
+    Terminate,
     /// Something about the worker in this place; of no interest if it is not this generation's.
     Slot {
         slot: usize,
@@ -50,21 +50,17 @@ pub(super) enum Event {
 
 /// What happens to a worker.
 pub(super) enum FromSlot {
-    Started(Arc<Worker>),
-    NotStarted(String),
-    Connected(mpsc::UnboundedSender<Vec<u8>>),
+    /// It can be talked to; its process id.
+    Connected(mpsc::UnboundedSender<Vec<u8>>, u32),
     Taken(u64),
     Done(u64, Result<Vec<u8>, Failure>),
     /// Nothing more will come from it.
     Silent,
-    /// Its process has ended.
+    /// It is there no more.
     Ended(Ending),
 }
 
-/// Makes the description of a worker's process.
-pub(super) type Describe = Arc<dyn Fn() -> process::Builder + Send + Sync>;
-
-/// How a worker's process ended.
+/// How a worker ended.
 pub(super) struct Ending {
     pub(super) status: Option<ExitStatus>,
     pub(super) reason: String,
@@ -77,7 +73,6 @@ pub(super) struct Settings {
     pub(super) in_flight: usize,
     pub(super) task_timeout: Option<Duration>,
     pub(super) hard_timeout: Option<Duration>,
-    pub(super) process: Describe,
 }
 
 /// A chunk that a worker has.
@@ -95,6 +90,7 @@ pub(super) struct Driver {
     pub(super) settings: Settings,
     pub(super) address: String,
     pub(super) key: u128,
+    pub(super) hosts: Arc<pool::Pool>,
     pub(super) events: mpsc::UnboundedSender<Event>,
     waiting: VecDeque<Task>,
     sent: HashMap<u64, Sent>,
@@ -110,6 +106,7 @@ impl Driver {
         settings: Settings,
         address: String,
         key: u128,
+        hosts: Arc<pool::Pool>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         Driver {
@@ -117,6 +114,7 @@ impl Driver {
             settings,
             address,
             key,
+            hosts,
             events,
             waiting: VecDeque::new(),
             sent: HashMap::new(),
@@ -136,8 +134,9 @@ impl Driver {
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
             for event in batch.drain(..) {
-                if let Event::Terminate(gone) = event {
-                    return self.terminate(gone);
+                if matches!(event, Event::Terminate) {
+                    // Whoever still waits learns it from their `end` being dropped.
+                    return;
                 }
                 self.handle(event);
             }
@@ -150,7 +149,7 @@ impl Driver {
         match event {
             Event::Run(task) => self.waiting.push_back(task),
             Event::Cancel(id) => self.cancel(id),
-            Event::Terminate(_) => {}
+            Event::Terminate => {}
             Event::Slot {
                 slot,
                 generation,
@@ -170,14 +169,8 @@ impl Driver {
     fn handle_slot(&mut self, at: usize, what: FromSlot) {
         let slot = &mut self.slots[at];
         match what {
-            FromSlot::Started(process) => slot.process = Some(process),
-            FromSlot::NotStarted(reason) => {
-                let status = None;
-                slot.ended = Some(Ending { status, reason });
-                slot.silent = true;
-            }
-            FromSlot::Connected(outbox) => {
-                slot.connected = true;
+            FromSlot::Connected(outbox, pid) => {
+                slot.pid = Some(pid);
                 slot.outbox = Some(outbox);
             }
             FromSlot::Taken(count) => slot.taken = count,
@@ -283,9 +276,9 @@ impl Driver {
     /// Answers for what a dead worker had, and puts another in its place.
     fn bury(&mut self, at: usize, ending: &Ending) {
         let dead = self.slots[at].replace();
-        if !dead.connected {
+        let Some(pid) = dead.pid else {
             return self.give_up_if_none_starts(&ending.reason);
-        }
+        };
         let mut lost: Vec<u64> = self
             .sent
             .values()
@@ -295,15 +288,15 @@ impl Driver {
         lost.sort_unstable();
         for id in lost.into_iter().rev() {
             if let Some(sent) = self.sent.remove(&id) {
-                self.answer_for(sent, &dead, ending.status);
+                self.answer_for(sent, dead.taken, pid, ending.status);
             }
         }
         self.start(at);
     }
 
-    fn answer_for(&mut self, sent: Sent, dead: &Dead, status: Option<ExitStatus>) {
+    fn answer_for(&mut self, sent: Sent, taken: u64, pid: u32, status: Option<ExitStatus>) {
         let mut task = sent.task;
-        if sent.place > dead.taken {
+        if sent.place > taken {
             // It has not even been started: to whoever waits nothing has happened.
             return self.waiting.push_front(task);
         }
@@ -313,10 +306,7 @@ impl Driver {
                 task.retries -= 1;
                 return self.waiting.push_front(task);
             }
-            None => Lost::Died {
-                pid: dead.pid,
-                status,
-            },
+            None => Lost::Died { pid, status },
         };
         let _ = task.end.send(Err(error));
     }
@@ -344,7 +334,8 @@ impl Driver {
 
     fn start(&mut self, at: usize) {
         let slot = &mut self.slots[at];
-        slot.hosted = true;
+        let (kill, killed) = oneshot::channel();
+        slot.host = Some(kill);
         let orders = Orders {
             address: self.address.clone(),
             key: self.key,
@@ -352,21 +343,7 @@ impl Driver {
             generation: slot.generation,
             threads: self.settings.threads,
         };
-        let builder = (self.settings.process)().daemon(true);
-        tokio::spawn(host(at, orders, builder, self.events.clone()));
-    }
-
-    /// Whoever still waits is told that the pool is closed, by its `end` being dropped.
-    fn terminate(mut self, gone: std::sync::mpsc::Sender<()>) {
-        let processes: Vec<_> = self
-            .slots
-            .iter_mut()
-            .filter_map(|slot| slot.process.take())
-            .collect();
-        tokio::task::spawn_blocking(move || {
-            processes.iter().for_each(|process| drop(process.kill()));
-            processes.iter().for_each(|process| drop(process.join()));
-            drop(gone);
-        });
+        let hosts = Arc::clone(&self.hosts);
+        tokio::spawn(host(orders, hosts, killed, self.events.clone()));
     }
 }

@@ -1,115 +1,13 @@
-//! Why a pool of coroutines, or one coroutine in it, gave nothing.
+//! Why a coroutine in a pool gave nothing, on its way to being a [`TaskError`].
 //!
 //! To copy: the folder aio/pool/ and what its mod.rs names.
 
 use super::coroutine::CallError;
-use crate::codec::{DecodeError, EncodeError};
-use crate::function::{BadEntry, Failure};
+use crate::function::Failure;
 use crate::panic::Panic;
-use std::fmt;
-use std::io;
-use std::os::unix::process::ExitStatusExt;
+use crate::pool::{TaskError, TaskId};
 use std::process::ExitStatus;
 use std::time::Duration;
-use thiserror::Error;
-
-/// A pool of coroutines could not be made.
-#[derive(Debug, Error)]
-pub enum PoolError {
-    /// A number that must be at least one is zero.
-    #[error("a pool needs at least one of `{0}`, not 0")]
-    Zero(&'static str),
-    /// Its socket, or the thread that serves it, could not be made.
-    #[error("the pool could not be set up: {0}")]
-    Os(#[from] io::Error),
-}
-
-/// Which task it was.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TaskId {
-    /// The name of its function.
-    pub function: String,
-    /// Its number among the items of a `map`, from 0; `None` for `apply`.
-    pub index: Option<usize>,
-}
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.index {
-            Some(index) => write!(f, "item {index} of `{}`", self.function),
-            None => write!(f, "`{}`", self.function),
-        }
-    }
-}
-
-/// A coroutine in a pool gave no value. The others are not touched by it.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum TaskError {
-    /// It panicked; the worker has printed it and goes on.
-    #[error("{task} panicked{}: {message}", at(location))]
-    Panicked {
-        /// What the panic said.
-        message: String,
-        /// `file:line:column`, if known.
-        location: Option<String>,
-        /// Which task.
-        task: TaskId,
-    },
-    /// Its worker ended under it, and it had no retries left. The worker has been replaced.
-    #[error("worker {pid} died with {task}: {}", ending(*status))]
-    WorkerDied {
-        /// The worker's process id.
-        pid: u32,
-        /// How it ended; `None` if that could not be learnt.
-        status: Option<ExitStatus>,
-        /// Which task.
-        task: TaskId,
-    },
-    /// It did not end in time. It was cancelled; or, where it blocked its worker's loop, its worker
-    /// was killed.
-    #[error("{task} did not end within {after:?}")]
-    TimedOut {
-        /// The limit it had.
-        after: Duration,
-        /// Which task.
-        task: TaskId,
-    },
-    /// No worker is left and none can be started; the next task tries again.
-    #[error("the pool has no worker and cannot start one: {reason}")]
-    NoWorkers {
-        /// What the last start said.
-        reason: String,
-    },
-    /// An argument or the result could not be turned into bytes.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// An argument or the result could not be made of the bytes that arrived.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// The function cannot be sent.
-    #[error(transparent)]
-    Function(#[from] BadEntry),
-    /// The pool was closed or dropped before the task had ended.
-    #[error("the task was not run to its end: the pool has been closed")]
-    Closed,
-}
-
-fn at(location: &Option<String>) -> String {
-    location
-        .as_ref()
-        .map_or(String::new(), |place| format!(" at {place}"))
-}
-
-fn ending(status: Option<ExitStatus>) -> String {
-    match status {
-        None => "how is not known".to_owned(),
-        Some(status) => match status.signal().map(nix::sys::signal::Signal::try_from) {
-            Some(Ok(signal)) => signal.to_string(),
-            _ => status.to_string(),
-        },
-    }
-}
 
 /// Why a chunk gave nothing at all.
 #[derive(Debug, Clone)]
@@ -125,7 +23,10 @@ pub(super) enum Lost {
     NoWorkers {
         reason: String,
     },
+    /// The pool was ended before.
     Closed,
+    /// The pool was ended meanwhile.
+    Cancelled,
 }
 
 impl From<Failure> for Lost {
@@ -145,6 +46,7 @@ impl Lost {
             Lost::TimedOut { after } => TaskError::TimedOut { after, task },
             Lost::NoWorkers { reason } => TaskError::NoWorkers { reason },
             Lost::Closed => TaskError::Closed,
+            Lost::Cancelled => TaskError::Cancelled,
         }
     }
 }

@@ -1,33 +1,33 @@
-//! One worker as the pool sees it: its process, its socket, and what it says.
+//! One worker as the pool sees it: its task in the pool of hosts, its socket, and what it says.
 //!
 //! To copy: the folder aio/pool/ and what its mod.rs names.
 
 use super::driver::{Ending, Event, FromSlot};
 use super::wire::{self, FromWorker};
 use super::worker::{self, Orders};
-use crate::process::{Builder, Process};
+use crate::pool::{Pool, TaskError};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-/// A worker's process.
-pub(super) type Worker = Process<Result<(), String>>;
-
-/// How long the socket of a process that has ended is still read: what it had sent is there at
+/// How long the socket of a worker that has ended is still read: what it had sent is there at
 /// once, but a process that it had forked may hold the socket open for ever.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Starts a worker and tells `events` how it goes, to its end.
+/// Has a worker of `hosts` run coroutines, and tells `events` when that has ended. Kills the worker
+/// when told to.
 pub(super) async fn host(
-    slot: usize,
     orders: Orders,
-    builder: Builder,
+    hosts: Arc<Pool>,
+    killed: oneshot::Receiver<()>,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    let generation = orders.generation;
+    let (slot, generation) = (orders.slot as usize, orders.generation);
     let tell = |what| {
         let _ = events.send(Event::Slot {
             slot,
@@ -35,24 +35,34 @@ pub(super) async fn host(
             what,
         });
     };
-    // Starting a process blocks for about a millisecond.
-    let started = tokio::task::spawn_blocking(move || builder.spawn(worker::serve, (orders,)));
-    let process = match started.await {
-        Ok(Ok(process)) => Arc::new(process),
-        Ok(Err(error)) => return tell(FromSlot::NotStarted(error.to_string())),
-        Err(error) => return tell(FromSlot::NotStarted(error.to_string())),
+    let mut served = hosts.apply_async(worker::serve, (orders,));
+    drop(hosts);
+    let ending = tokio::select! {
+        end = &mut served => Ending::of(end),
+        Ok(()) = killed => {
+            served.cancel();
+            Ending {
+                status: Some(ExitStatus::from_raw(libc::SIGKILL)),
+                reason: "it was killed".to_owned(),
+            }
+        }
     };
-    tell(FromSlot::Started(Arc::clone(&process)));
-    let reason = match (&*process).await {
-        Ok(Ok(())) => "it ended by itself".to_owned(),
-        Ok(Err(error)) => format!("it could not serve: {error}"),
-        Err(error) => error.to_string(),
-    };
-    let status = process.exit_status();
-    drop(process);
-    tell(FromSlot::Ended(Ending { status, reason }));
+    tell(FromSlot::Ended(ending));
     tokio::time::sleep(LAST_WORDS).await;
     tell(FromSlot::Silent);
+}
+
+impl Ending {
+    fn of(end: Result<Result<(), String>, TaskError>) -> Self {
+        let (status, reason) = match end {
+            Ok(Ok(())) => (None, "it ended by itself".to_owned()),
+            Ok(Err(error)) => (None, format!("it could not serve: {error}")),
+            Err(TaskError::NoWorkers { reason }) => (None, reason),
+            Err(TaskError::WorkerDied { status, .. }) => (status, "it died".to_owned()),
+            Err(error) => (None, error.to_string()),
+        };
+        Ending { status, reason }
+    }
 }
 
 /// Takes the workers' connections, as long as the pool lives.
@@ -77,12 +87,11 @@ pub(super) async fn accept(
 /// Anybody on this machine can connect to an abstract name: only this user's processes that know
 /// the key are listened to.
 async fn greet(stream: UnixStream, key: u128, events: mpsc::UnboundedSender<Event>) {
-    let same_user = stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw());
-    if !same_user {
+    let us = nix::unistd::geteuid().as_raw();
+    let Some(peer) = stream.peer_cred().ok().filter(|peer| peer.uid() == us) else {
         return;
-    }
+    };
+    let pid = peer.pid().map_or(0, i32::unsigned_abs);
     let (read, write) = stream.into_split();
     let mut read = BufReader::with_capacity(1 << 16, read);
     let hello = tokio::time::timeout(Duration::from_secs(5), wire::get(&mut read)).await;
@@ -96,27 +105,27 @@ async fn greet(stream: UnixStream, key: u128, events: mpsc::UnboundedSender<Even
     } = head
         && said == key
     {
-        listen(slot as usize, generation, read, write, &events).await;
+        let tell = |what| {
+            let slot = slot as usize;
+            events.send(Event::Slot {
+                slot,
+                generation,
+                what,
+            })
+        };
+        listen(pid, read, write, tell).await;
     }
 }
 
 async fn listen(
-    slot: usize,
-    generation: u64,
+    pid: u32,
     mut read: BufReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
-    events: &mpsc::UnboundedSender<Event>,
+    tell: impl Fn(FromSlot) -> Result<(), mpsc::error::SendError<Event>>,
 ) {
-    let tell = |what| {
-        events.send(Event::Slot {
-            slot,
-            generation,
-            what,
-        })
-    };
     let (outbox, frames) = mpsc::unbounded_channel();
     tokio::spawn(send_frames(frames, write));
-    let mut told = tell(FromSlot::Connected(outbox));
+    let mut told = tell(FromSlot::Connected(outbox, pid));
     // Until the pool has gone, or the worker has.
     while told.is_ok() {
         told = match wire::get(&mut read).await {

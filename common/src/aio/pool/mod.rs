@@ -13,7 +13,9 @@
 //! ```
 //!
 //! The pool can be used from any executor: its futures are woken by the driver, and nothing here
-//! blocks. Its workers are processes of `common::process`, so that they end with this one.
+//! blocks. Its workers are those of a [`crate::pool::Pool`], each of which has one task: to run
+//! coroutines. So how they are started, limited, watched and replaced is that pool's business
+//! ([`Builder::hosts`]).
 //!
 //! A worker that dies takes with it only what it had taken: each coroutine is told
 //! ([`TaskError::WorkerDied`]), or run again by another worker, if [`Builder::retries`] allows. What
@@ -23,8 +25,7 @@
 //! its worker. A coroutine that blocks its worker's loop cannot be cancelled:
 //! [`Builder::hard_timeout`] kills its worker.
 //!
-//! To copy: the folder aio/pool/, aio/gather.rs, reactor.rs, the folder process/, function.rs,
-//! panic.rs, codec.rs.
+//! To copy: the folder aio/pool/, aio/gather.rs, the folder pool/ and what its mod.rs names.
 
 mod builder;
 mod calls;
@@ -36,9 +37,9 @@ mod slot;
 mod wire;
 mod worker;
 
+pub use crate::pool::{PoolError, TaskError, TaskId};
 pub use builder::Builder;
 pub use coroutine::AsyncFunction;
-pub use error::{PoolError, TaskError, TaskId};
 
 use calls::Client;
 use futures::{Stream, StreamExt, stream};
@@ -48,7 +49,7 @@ use std::future::Future;
 
 /// Worker processes that run coroutines.
 ///
-/// Dropping it kills the workers; coroutines that had not ended give [`TaskError::Closed`]. To let
+/// Dropping it kills the workers; coroutines that had not ended give [`TaskError::Cancelled`]. To let
 /// them end, [`finish`](Self::finish) it.
 ///
 /// ```

@@ -3,29 +3,26 @@
 //! To copy: the folder aio/pool/ and what its mod.rs names.
 
 use super::driver::Ending;
-use super::host::Worker;
 use super::wire::{self, ToWorker};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 #[derive(Default)]
 pub(super) struct Slot {
     /// Counts the workers that had this place.
     pub(super) generation: u64,
-    /// Whether there is one, at least on its way.
-    pub(super) hosted: bool,
-    pub(super) process: Option<Arc<Worker>>,
+    /// There is one, at least on its way; kills it.
+    pub(super) host: Option<oneshot::Sender<()>>,
+    /// Its process id, once it has connected.
+    pub(super) pid: Option<u32>,
     /// To it, while it can be talked to.
     pub(super) outbox: Option<mpsc::UnboundedSender<Vec<u8>>>,
-    /// Whether it ever connected.
-    pub(super) connected: bool,
     /// How many coroutines it has.
     pub(super) in_flight: usize,
     /// How many chunks it was sent, and how many of them it has taken.
     pub(super) sent: u64,
     pub(super) taken: u64,
-    /// How its process ended.
+    /// How it ended.
     pub(super) ended: Option<Ending>,
     /// Nothing more will come from its socket.
     pub(super) silent: bool,
@@ -35,14 +32,13 @@ pub(super) struct Slot {
 
 /// What is to be known of a worker that died.
 pub(super) struct Dead {
-    pub(super) pid: u32,
-    pub(super) connected: bool,
+    pub(super) pid: Option<u32>,
     pub(super) taken: u64,
 }
 
 impl Slot {
     pub(super) fn is_vacant(&self) -> bool {
-        !self.hosted
+        self.host.is_none()
     }
 
     /// Whether a second has passed since the last one ended.
@@ -61,10 +57,11 @@ impl Slot {
         }
     }
 
-    pub(super) fn kill(&self) {
-        if let Some(process) = &self.process {
-            // It fails only where the process is not this one's child.
-            let _ = process.kill();
+    pub(super) fn kill(&mut self) {
+        if let Some(host) = &mut self.host {
+            let (spent, _) = oneshot::channel();
+            // If nobody listens, it has ended already.
+            let _ = std::mem::replace(host, spent).send(());
         }
     }
 
@@ -79,8 +76,7 @@ impl Slot {
     /// Makes the place free for the next.
     pub(super) fn replace(&mut self) -> Dead {
         let dead = Dead {
-            pid: self.process.as_ref().map_or(0, |process| process.pid()),
-            connected: self.connected,
+            pid: self.pid,
             taken: self.taken,
         };
         *self = Slot {
