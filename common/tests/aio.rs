@@ -1,5 +1,6 @@
 //! The pool of coroutines: values, limits of time, workers that die, cancelling.
 
+use common::aio;
 use common::aio::pool::{Pool, TaskError};
 use futures::executor::block_on;
 use futures::{StreamExt, stream};
@@ -550,5 +551,36 @@ fn random_kills() {
         killer.join().unwrap();
         assert!(values > 0);
         assert_eq!(block_on(pool.apply(square, (4,))), Ok(16));
+    });
+}
+
+/// A function that blocks, awaited; and cancelled with its future.
+#[test]
+fn a_blocking_function_is_awaited_and_cancelled() {
+    isolated(|| {
+        fn block(name: String) {
+            raise(&name);
+            std::thread::sleep(Duration::from_secs(3_600));
+        }
+        let flag = Flag::new("blocking");
+        let pool = common::pool::Pool::new(1).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let blocking = aio::run_in(&pool, block, (flag.0.clone(),));
+            let seen = async {
+                while flag.count() == 0 {
+                    sleep(Duration::from_millis(2)).await;
+                }
+            };
+            tokio::select! {
+                end = blocking => panic!("{end:?}"),
+                () = seen => {}
+            }
+            // The only worker is free again, or this would wait for an hour.
+            assert_eq!(aio::run_in(&pool, |x: u32| x + 1, (1,)).await, Ok(2));
+        });
     });
 }

@@ -36,7 +36,9 @@ fn main_program() {
     ];
     assert_eq!(lines.len(), 9, "{output:#?}");
     for (line, (name, least)) in lines[2..].iter().zip(starts) {
-        let time = line.strip_prefix(name).and_then(|rest| rest.split(" s ").next());
+        let time = line
+            .strip_prefix(name)
+            .and_then(|rest| rest.split(" s ").next());
         let time: f64 = time.and_then(|time| time.trim().parse().ok()).expect(line);
         assert!(time >= least, "{line}");
         assert!(line.ends_with('█'), "{line}");

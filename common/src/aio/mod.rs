@@ -25,6 +25,7 @@
 //! | a `Semaphore` around each coroutine | `futures::StreamExt::buffered(n)`, `buffer_unordered(n)`; `tokio::sync::Semaphore` |
 //! | `sleep(t)`, `sleep(0)` | `tokio::time::sleep(t)`, `tokio::task::yield_now()` |
 //! | `to_thread(f)` | `tokio::task::spawn_blocking(f)` |
+//! | `run_in_executor(ProcessPoolExecutor(), f, x)` | [`run_in_pool`]`(f, (x,))`; dropping it cancels |
 //! | `run_coroutine_threadsafe(coro, loop)` | `tokio::runtime::Handle::spawn` |
 //! | `Lock`, `Event`, `Condition`, `Queue` | `tokio::sync::{Mutex, Notify, Semaphore, Barrier, mpsc}` |
 //!
@@ -36,9 +37,11 @@
 //!
 //! To copy: aio/gather.rs, aio/group.rs, panic.rs.
 
+mod executor;
 mod gather;
 mod group;
 pub mod pool;
 
+pub use executor::{run_in, run_in_pool};
 pub use gather::{ChildError, Gather, GatherSettled, gather, gather_settled};
 pub use group::{GroupClosed, GroupError, Member, MemberLost, TaskGroup};

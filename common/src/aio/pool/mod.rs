@@ -25,7 +25,8 @@
 //! its worker. A coroutine that blocks its worker's loop cannot be cancelled:
 //! [`Builder::hard_timeout`] kills its worker.
 //!
-//! To copy: the folder aio/pool/, aio/gather.rs, the folder pool/ and what its mod.rs names.
+//! To copy: the folder aio/pool/, aio/gather.rs, reactor.rs, the folder pool/ and what its mod.rs
+//! names.
 
 mod builder;
 mod calls;
