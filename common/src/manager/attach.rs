@@ -102,6 +102,11 @@ impl Connection {
         }
     }
 
+    /// The hello, where somebody else has read the challenge.
+    pub(super) fn begin(&self, challenge: &Challenge) -> Result<(), Death> {
+        self.answer(&mut self.lock(), challenge)
+    }
+
     fn answer(&self, state: &mut State, challenge: &Challenge) -> Result<(), Death> {
         if challenge.server != self.endpoint.id {
             return Err(Death::NotAManager(format!(

@@ -96,47 +96,70 @@ impl Connection {
     /// This process's connection to a manager. It may still have to be attached, and it may be
     /// dead: then every call on it says so.
     pub(super) fn to(endpoint: &Arc<Endpoint>) -> Arc<Connection> {
-        let mut all = lock(&CONNECTIONS);
-        all.retain(|connection| connection.is_ours() && !connection.is_dead());
-        if let Some(found) = all.iter().find(|c| c.endpoint.id == endpoint.id) {
+        let all = lock(&CONNECTIONS);
+        let mut living = all.iter().filter(|c| c.is_ours() && !c.is_dead());
+        if let Some(found) = living.find(|c| c.endpoint.id == endpoint.id) {
             return found.clone();
         }
-        let connection = Arc::new(Connection::open(endpoint, Deadline::after(PATIENCE)));
-        if !connection.is_dead() {
-            all.push(connection.clone());
-        }
         drop(all);
+        let connection = Connection::open(endpoint, Deadline::after(PATIENCE));
+        let connection = Arc::new(connection);
+        if connection.is_dead() {
+            return connection;
+        }
+        let connection = connection.publish();
         // If it takes longer, the first call goes on from there.
         let _ = connection.attach(Deadline::after(PATIENCE));
         connection
     }
 
-    /// Starts a connection of its own, to be attached.
-    pub(super) fn open(endpoint: &Arc<Endpoint>, deadline: Deadline) -> Connection {
+    fn open(endpoint: &Arc<Endpoint>, deadline: Deadline) -> Connection {
         let address = endpoint.address.socket_address();
         let socket = address.and_then(|address| socket::connect_to(&address, deadline));
-        let (socket, death) = match socket {
-            Ok(socket) => (socket, None),
-            Err(error) => (closed_socket(), Some(Death::Unreachable(error))),
-        };
+        match socket {
+            Ok(socket) => Connection::on(socket, endpoint),
+            Err(error) => {
+                let connection = Connection::on(closed_socket(), endpoint);
+                connection.die(Death::Unreachable(error));
+                connection
+            }
+        }
+    }
+
+    /// One on a socket that is connected to the server, to be attached.
+    pub(super) fn on(socket: OwnedFd, endpoint: &Arc<Endpoint>) -> Connection {
         Connection {
             endpoint: endpoint.clone(),
             socket,
             generation: fork::generation(),
             channel: OnceLock::new(),
-            dead: AtomicBool::new(death.is_some()),
-            state: Mutex::new(State {
-                death,
-                ..State::default()
-            }),
+            dead: AtomicBool::new(false),
+            state: Mutex::new(State::default()),
             answered: Condvar::new(),
             spin: Spin::new(),
         }
     }
 
-    /// Makes it the one that [`Connection::to`] finds.
-    pub(super) fn publish(self: &Arc<Self>) {
-        lock(&CONNECTIONS).push(self.clone());
+    /// Makes it the one that [`Connection::to`] finds, and gives that: another one, if there was
+    /// one already.
+    pub(super) fn publish(self: Arc<Self>) -> Arc<Self> {
+        let mut all = lock(&CONNECTIONS);
+        all.retain(|connection| connection.is_ours() && !connection.is_dead());
+        if let Some(found) = all.iter().find(|c| c.endpoint.id == self.endpoint.id) {
+            return found.clone();
+        }
+        all.push(self.clone());
+        self
+    }
+
+    /// The manager that was connected to by hand is dropped. If nothing else uses the connection
+    /// it is closed.
+    pub(super) fn unpublish_if_unused(self: &Arc<Self>) {
+        let mut all = lock(&CONNECTIONS);
+        // The list's, and the caller's.
+        if Arc::strong_count(self) <= 2 {
+            all.retain(|other| !Arc::ptr_eq(self, other));
+        }
     }
 
     /// Whether it was made by this process, rather than by the one that this one was forked from.

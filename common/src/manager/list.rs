@@ -2,8 +2,8 @@
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
-use super::{CallError, Hosted, Manager, Method, Proxy};
-use serde::de::DeserializeOwned;
+use super::typed::typed_proxy;
+use super::{CallError, Item, Manager, Method, Proxy};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::ops::RangeBounds;
@@ -26,11 +26,6 @@ use std::ops::RangeBounds;
 #[derive(Serialize, Deserialize)]
 #[serde(transparent, bound = "")]
 pub struct ListProxy<T>(Proxy<Vec<T>>);
-
-/// What can be in a hosted collection.
-pub trait Item: Serialize + DeserializeOwned + 'static {}
-
-impl<T: Serialize + DeserializeOwned + 'static> Item for T {}
 
 impl Manager {
     /// An empty list.
@@ -361,29 +356,7 @@ impl<T: Item> ListProxy<T> {
     }
 }
 
-impl<T: 'static> Hosted for ListProxy<T> {
-    type Value = Vec<T>;
-
-    fn proxy(&self) -> &Proxy<Vec<T>> {
-        &self.0
-    }
-
-    fn from_proxy(proxy: Proxy<Vec<T>>) -> Self {
-        ListProxy(proxy)
-    }
-}
-
-impl<T> Clone for ListProxy<T> {
-    fn clone(&self) -> Self {
-        ListProxy(self.0.clone())
-    }
-}
-
-impl<T> fmt::Debug for ListProxy<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+typed_proxy!(ListProxy<T> of Vec<T>);
 
 /// The contents, as Python prints them: `[0, 1, 2]`. A manager that is gone is an error.
 impl<T: Item + fmt::Debug> Display for ListProxy<T> {

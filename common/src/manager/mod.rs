@@ -22,12 +22,14 @@
 //! To copy: the folder manager/, process/ and what its mod.rs names, futex.rs, deadline.rs.
 
 mod address;
+mod array;
 mod attach;
 mod buffer;
 mod builder;
 mod channel;
 mod connection;
 mod context;
+mod dict;
 mod endpoint;
 mod error;
 mod exchange;
@@ -39,22 +41,35 @@ mod list;
 mod message;
 mod method;
 mod names;
+mod namespace;
 mod objects;
 mod pending;
 mod proxy;
+mod remote;
 mod server;
+mod set;
 mod socket;
+mod sync;
 mod sys;
 mod transaction;
+mod typed;
+mod value;
 
 pub use address::{Address, BadKey, Key};
+pub use array::ArrayProxy;
 pub use builder::Builder;
+pub use dict::DictProxy;
 pub use error::{CallError, ConnectError, Refusal, StartError};
 pub use future::CallFuture;
-pub use list::ListProxy;
+pub use list::{IndexError, ListProxy};
 pub use method::Method;
+pub use namespace::Namespace;
 pub use proxy::Proxy;
+pub use set::SetProxy;
+pub use sync::{EventProxy, JoinableQueueProxy, LockGuard, LockProxy, QueueProxy};
 pub use transaction::{Transaction, Values, transaction};
+pub use typed::{Hosted, Item};
+pub use value::ValueProxy;
 
 use crate::deadline::Deadline;
 use crate::function::Function;
@@ -238,7 +253,7 @@ impl Manager {
     /// nothing the second time, and nothing for a manager that was not started here.
     pub fn shutdown(&mut self) {
         let Some(process) = self.process.take() else {
-            return;
+            return self.connection.unpublish_if_unused();
         };
         if !self.connection.is_ours() {
             // A fork of the process that started it: the manager is not this one's to end.
@@ -289,29 +304,5 @@ impl fmt::Debug for Manager {
             .field("address", &self.address().to_string())
             .field("pid", &self.pid())
             .finish()
-    }
-}
-
-/// What stands for a hosted value: [`Proxy`] and the typed proxies over it.
-pub trait Hosted: Sized {
-    /// What is hosted.
-    type Value: 'static;
-
-    /// The proxy inside.
-    fn proxy(&self) -> &Proxy<Self::Value>;
-
-    /// Puts one around a proxy.
-    fn from_proxy(proxy: Proxy<Self::Value>) -> Self;
-}
-
-impl<T: 'static> Hosted for Proxy<T> {
-    type Value = T;
-
-    fn proxy(&self) -> &Proxy<T> {
-        self
-    }
-
-    fn from_proxy(proxy: Proxy<T>) -> Self {
-        proxy
     }
 }

@@ -194,3 +194,77 @@ fn release(mut body: Body<'_>, holds: &mut Holds) -> Option<()> {
     objects::release(object, count);
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::address::{Address, Key};
+    use crate::manager::endpoint::Endpoint;
+    use crate::manager::{method, names};
+    use std::time::Duration;
+
+    fn install() -> u64 {
+        let endpoint = Endpoint {
+            id: [1; 16],
+            name: "Manager".into(),
+            address: Address::unique(),
+            key: Key::random(),
+        };
+        objects::install(endpoint.into(), Duration::ZERO);
+        names::install();
+        let add = |objects: &mut objects::Objects| objects.add(Box::new(vec![1u64]), "Vec<u64>");
+        objects::with(add).unwrap()
+    }
+
+    fn push(list: &mut Vec<u64>, text: String) -> usize {
+        list.push(text.len() as u64);
+        list.truncate(8);
+        list.len()
+    }
+
+    fn request(object: u64) -> Vec<u8> {
+        let mut message = Message::new(Kind::Call, 3).u64(object);
+        let entry = method::call_entry::<_, Vec<u64>, (String,)>(push).unwrap();
+        codec::encode_into(&entry, message.body()).unwrap();
+        codec::encode_into(&("some text",), message.body()).unwrap();
+        message.finish()
+    }
+
+    #[test]
+    fn a_request_is_answered() {
+        let request = request(install());
+        let Outcome::Answer(answer) = handle(&request, 1, &mut Holds::default()) else {
+            panic!("no answer");
+        };
+        let (header, body) = Header::parse(&answer).unwrap();
+        assert_eq!((header.kind, header.number), (Kind::Returned, 3));
+        assert_eq!(codec::decode::<usize>(body.0).unwrap(), 2);
+    }
+
+    /// Any bytes: an answer, an error or the end of this client, but never of the server.
+    #[test]
+    fn corrupted_requests_are_errors() {
+        let whole = request(install());
+        let soak: u64 = std::env::var("SOAK").map_or(1, |text| text.parse().unwrap_or(1));
+        let mut random = 7u64;
+        let mut next = move || {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) as usize
+        };
+        let mut holds = Holds::default();
+        for _ in 0..100_000 * soak {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + next() % 3 {
+                let at = next() % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            if next() % 4 == 0 {
+                bytes.truncate(next() % bytes.len());
+            }
+            let _ = handle(&bytes, 1, &mut holds);
+        }
+        assert!(matches!(handle(&whole, 1, &mut holds), Outcome::Answer(_)));
+    }
+}

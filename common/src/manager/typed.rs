@@ -1,0 +1,68 @@
+//! What the typed proxies have in common.
+//!
+//! To copy: the folder manager/ and what its mod.rs names.
+
+use super::Proxy;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What stands for a hosted value: [`Proxy`] and the typed proxies over it.
+pub trait Hosted: Sized {
+    /// What is hosted.
+    type Value: 'static;
+
+    /// The proxy inside, for calls of your own.
+    fn proxy(&self) -> &Proxy<Self::Value>;
+
+    /// Puts one around a proxy.
+    fn from_proxy(proxy: Proxy<Self::Value>) -> Self;
+}
+
+impl<T: 'static> Hosted for Proxy<T> {
+    type Value = T;
+
+    fn proxy(&self) -> &Proxy<T> {
+        self
+    }
+
+    fn from_proxy(proxy: Proxy<T>) -> Self {
+        proxy
+    }
+}
+
+/// What can be in a hosted collection. Implemented for all that serde can send.
+pub trait Item: Serialize + DeserializeOwned + 'static {}
+
+impl<T: Serialize + DeserializeOwned + 'static> Item for T {}
+
+/// `Hosted`, `Clone` and `Debug` of a typed proxy; `Display` prints what the function given makes
+/// of the value.
+macro_rules! typed_proxy {
+    ($Proxy:ident<$($T:ident),*> of $Value:ty) => {
+        impl<$($T: 'static),*> $crate::manager::Hosted for $Proxy<$($T),*> {
+            type Value = $Value;
+
+            fn proxy(&self) -> &$crate::manager::Proxy<$Value> {
+                &self.0
+            }
+
+            fn from_proxy(proxy: $crate::manager::Proxy<$Value>) -> Self {
+                $Proxy(proxy)
+            }
+        }
+
+        impl<$($T),*> Clone for $Proxy<$($T),*> {
+            fn clone(&self) -> Self {
+                $Proxy(self.0.clone())
+            }
+        }
+
+        impl<$($T),*> std::fmt::Debug for $Proxy<$($T),*> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+pub(super) use typed_proxy;

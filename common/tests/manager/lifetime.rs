@@ -1,0 +1,228 @@
+//! How long values live: as long as somebody has a proxy.
+
+use crate::eventually;
+use common::Process;
+use common::codec::{decode, encode};
+use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy};
+use common::process;
+use common::queue::Queue;
+use std::time::Duration;
+use testkit::isolated;
+
+fn get(n: &mut u64) -> u64 {
+    *n
+}
+
+fn add(n: &mut u64, by: u64) {
+    *n += by;
+}
+
+// G-033
+#[test]
+fn a_value_is_dropped_with_its_last_proxy() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let a = manager.host(1u64).unwrap();
+        let b = a.clone();
+        drop(a);
+        assert_eq!(manager.count().unwrap(), 1);
+        assert_eq!(b.call(get, ()).unwrap(), 1);
+        drop(b);
+        assert_eq!(manager.count().unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_killed_holder_holds_no_more() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (value, ready) = (manager.host(1u64).unwrap(), manager.event().unwrap());
+        let hold = |value: Proxy<u64>, ready: EventProxy| {
+            value.call(add, (1,)).unwrap();
+            ready.set();
+            std::thread::sleep(Duration::MAX);
+            drop(value);
+        };
+        let process = Process::spawn(hold, (value.clone(), ready.clone())).unwrap();
+        ready.wait();
+        drop(value);
+        assert_eq!(manager.count().unwrap(), 1);
+        process.kill().unwrap();
+        assert!(process.join().is_err());
+        eventually("the value is dropped", || manager.count().unwrap() == 0);
+    });
+}
+
+#[test]
+fn a_proxy_in_a_queue_holds_its_value() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let queue: Queue<Proxy<u64>> = Queue::new().unwrap();
+        let value = manager.host(5u64).unwrap();
+        // Its sender has ended, and nobody else has one, before it is received.
+        let send = |queue: Queue<Proxy<u64>>, value: Proxy<u64>| queue.put(value).unwrap();
+        let process = Process::spawn(send, (queue.clone(), value.clone())).unwrap();
+        process.join().unwrap();
+        drop(value);
+        assert_eq!(manager.count().unwrap(), 1);
+        let value = queue.get().unwrap();
+        assert_eq!(value.call(get, ()).unwrap(), 5);
+        drop(value);
+        eventually("the value is dropped", || manager.count().unwrap() == 0);
+    });
+}
+
+#[test]
+fn a_proxy_that_never_arrives_holds_its_value_for_a_while() {
+    isolated(|| {
+        let manager = Manager::builder()
+            .transit(Duration::from_millis(300))
+            .start()
+            .unwrap();
+        let value = manager.host(5u64).unwrap();
+        let lose = |value: Proxy<u64>| {
+            encode(&value).unwrap();
+        };
+        let process = Process::spawn(lose, (value.clone(),)).unwrap();
+        process.join().unwrap();
+        drop(value);
+        eventually("the value is dropped", || manager.count().unwrap() == 0);
+        // And one that this process lost itself lives as long as it.
+        let value = manager.host(6u64).unwrap();
+        let bytes = encode(&value).unwrap();
+        drop(value);
+        std::thread::sleep(Duration::from_millis(400));
+        let value: Proxy<u64> = decode(&bytes).unwrap();
+        assert_eq!(value.call(get, ()).unwrap(), 6);
+        // A second one from the same bytes is one more handle on the same value.
+        let again: Proxy<u64> = decode(&bytes).unwrap();
+        drop(value);
+        assert_eq!(again.call(get, ()).unwrap(), 6);
+        drop(again);
+        assert_eq!(manager.count().unwrap(), 0);
+        let late: Proxy<u64> = decode(&bytes).unwrap();
+        assert_eq!(late.call(get, ()).unwrap_err(), CallError::Gone);
+    });
+}
+
+// G-002, G-005, G-009
+#[test]
+fn nested_proxies_are_the_values_themselves() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let inner = manager.list_of([1u32]).unwrap();
+        let outer: ListProxy<ListProxy<u32>> = manager.list().unwrap();
+        outer.append(inner.clone()).unwrap();
+        outer.append(manager.list().unwrap()).unwrap();
+        inner.append(2).unwrap();
+        let seen = outer.get(0).unwrap().unwrap();
+        seen.append(3).unwrap();
+        assert_eq!(inner.to_string(), "[1, 2, 3]");
+        assert!(outer.get(1).unwrap().unwrap().is_empty().unwrap());
+        drop((inner, seen));
+        assert_eq!(manager.count().unwrap(), 3);
+        let kept = outer.get(0).unwrap().unwrap();
+        outer.clear().unwrap();
+        assert_eq!(manager.count().unwrap(), 2);
+        assert_eq!(kept.to_string(), "[1, 2, 3]");
+        // In a circle: dropped at the latest with the manager.
+        let circle = manager.host(Vec::<Proxy<u64>>::new()).unwrap();
+        drop(circle);
+        assert_eq!(manager.count().unwrap(), 2);
+    });
+}
+
+#[test]
+fn functions_use_other_values_of_their_manager() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (a, b) = (manager.host(1u64).unwrap(), manager.host(10u64).unwrap());
+        let both = |a: &mut u64, b: Proxy<u64>| {
+            b.call(add, (*a,)).unwrap();
+            *a += b.call(get, ()).unwrap();
+            *a
+        };
+        assert_eq!(a.call(both, (b.clone(),)).unwrap(), 12);
+        assert_eq!(b.call(get, ()).unwrap(), 11);
+        // Its own is in use.
+        let own = |_: &mut u64, own: Proxy<u64>| own.call(get, ());
+        assert_eq!(a.call(own, (a.clone(),)).unwrap(), Err(CallError::Busy));
+        drop((a, b));
+        assert_eq!(manager.count().unwrap(), 0);
+    });
+}
+
+#[test]
+fn values_of_other_managers_may_be_inside() {
+    isolated(|| {
+        let (one, two) = (Manager::new().unwrap(), Manager::new().unwrap());
+        let list: ListProxy<Proxy<u64>> = one.list().unwrap();
+        let value = two.host(3u64).unwrap();
+        list.append(value.clone()).unwrap();
+        drop(value);
+        assert_eq!(two.count().unwrap(), 1);
+        let value = list.pop().unwrap().unwrap();
+        assert_eq!(value.call(get, ()).unwrap(), 3);
+        drop(value);
+        eventually("the value is dropped", || two.count().unwrap() == 0);
+    });
+}
+
+#[test]
+fn nested_proxies_come_and_go_without_growth() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let list: ListProxy<Proxy<u64>> = manager.list().unwrap();
+        let round = |times: u64| {
+            for i in 0..times {
+                list.append(manager.host(i).unwrap()).unwrap();
+                assert_eq!(list.pop().unwrap().unwrap().call(get, ()).unwrap(), i);
+            }
+        };
+        round(500);
+        let before = rss(manager.pid().unwrap());
+        round(10_000);
+        assert_eq!(manager.count().unwrap(), 1);
+        let grown = rss(manager.pid().unwrap()).saturating_sub(before);
+        assert!(grown < 1 << 20, "{grown} bytes");
+    });
+}
+
+fn rss(pid: u32) -> usize {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[test]
+fn a_forked_child_uses_what_it_inherits() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(1u64).unwrap();
+        value.call(add, (1,)).unwrap();
+        let child = process::fork(|| {
+            value.call(add, (10,)).unwrap();
+            let own = value.clone();
+            own.call(get, ()).unwrap()
+        });
+        assert_eq!(child.unwrap().join().unwrap(), 12);
+        assert_eq!(value.call(get, ()).unwrap(), 12);
+        drop(value);
+        eventually("the value is dropped", || manager.count().unwrap() == 0);
+    });
+}
+
+#[test]
+fn abandoned_answers_give_back_what_they_grant() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let list: ListProxy<Proxy<u64>> = manager.list().unwrap();
+        use common::manager::Hosted;
+        for i in 0..100 {
+            list.append(manager.host(i).unwrap()).unwrap();
+            let pop = |list: &mut Vec<Proxy<u64>>| list.pop();
+            drop(list.proxy().call_async(pop, ()));
+        }
+        eventually("the values are dropped", || manager.count().unwrap() == 1);
+    });
+}

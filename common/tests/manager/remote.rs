@@ -1,0 +1,207 @@
+//! Managers at an address.
+
+use common::Process;
+use common::manager::{
+    Address, CallError, ConnectError, Key, ListProxy, Manager, Refusal, StartError,
+};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
+};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use testkit::isolated;
+
+fn abstract_name() -> String {
+    format!("@common-test-{}", std::process::id())
+}
+
+fn path() -> PathBuf {
+    std::env::temp_dir().join(format!("common-test-{}.sock", std::process::id()))
+}
+
+// G-014
+#[test]
+fn a_process_that_knows_address_and_key_takes_part() {
+    isolated(|| {
+        let manager = Manager::serve(path()).unwrap();
+        let list: ListProxy<u32> = manager.list().unwrap();
+        manager.publish("list", &list).unwrap();
+        let append = |path: PathBuf, key: String| {
+            let key = Key::from_hex(&key).unwrap();
+            let manager = Manager::connect(path, &key).unwrap();
+            let list: ListProxy<u32> = manager.get("list").unwrap().unwrap();
+            list.append(7).unwrap();
+            assert!(manager.get::<ListProxy<u32>>("none").unwrap().is_none());
+            let wrong = manager.get::<ListProxy<u64>>("list").unwrap_err();
+            assert!(matches!(wrong, CallError::Type { .. }));
+            // A new one, which its maker need not keep.
+            manager
+                .publish("more", &manager.list_of([1u8]).unwrap())
+                .unwrap();
+        };
+        let process = Process::spawn(append, (path(), manager.key().to_hex())).unwrap();
+        process.join().unwrap();
+        assert_eq!(list.to_string(), "[7]");
+        let more: ListProxy<u8> = manager.get("more").unwrap().unwrap();
+        assert_eq!(more.to_string(), "[1]");
+        assert!(manager.withdraw("more").unwrap());
+        drop(more);
+        assert_eq!(manager.count().unwrap(), 1);
+        drop(manager);
+        assert!(!path().exists());
+    });
+}
+
+#[test]
+fn a_wrong_key_is_refused() {
+    isolated(|| {
+        let manager = Manager::serve(abstract_name().as_str()).unwrap();
+        let error = Manager::connect(manager.address(), &Key::random()).unwrap_err();
+        let refused = ConnectError::Refused {
+            address: Address::from(abstract_name()),
+            refusal: Refusal::Key,
+        };
+        assert_eq!(error, refused);
+        Manager::connect(manager.address(), manager.key()).unwrap();
+        let key = Key::from_secret(b"a long and secret text");
+        let chosen = Manager::builder().key(key.clone()).start().unwrap();
+        Manager::connect(chosen.address(), &key).unwrap();
+    });
+}
+
+// G-015
+#[test]
+fn an_address_is_one_managers_and_the_next_ones_after_it() {
+    isolated(|| {
+        let manager = Manager::serve(path()).unwrap();
+        let second = Manager::serve(path()).unwrap_err();
+        assert!(matches!(second, StartError::Address { .. }), "{second}");
+        assert!(second.to_string().contains("another process listens there"));
+        drop(manager);
+        let manager = Manager::serve(path()).unwrap();
+        let pid = nix::unistd::Pid::from_raw(manager.pid().unwrap().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        drop(manager);
+        // What the killed one left is replaced.
+        assert!(path().exists());
+        let manager = Manager::serve(path()).unwrap();
+        Manager::connect(path(), manager.key()).unwrap();
+        drop(manager);
+        let nobody = Manager::connect(path(), &Key::random()).unwrap_err();
+        assert!(
+            matches!(nobody, ConnectError::Unreachable { .. }),
+            "{nobody}"
+        );
+        // A file that is no socket stays.
+        std::fs::write(path(), "mine").unwrap();
+        assert!(Manager::serve(path()).is_err());
+        assert_eq!(std::fs::read(path()).unwrap(), b"mine");
+        std::fs::remove_file(path()).unwrap();
+    });
+}
+
+fn knock(address: &str) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+    let address = UnixAddr::new_abstract(address.trim_start_matches('@').as_bytes()).unwrap();
+    connect(socket.as_raw_fd(), &address).unwrap();
+    socket
+}
+
+#[test]
+fn garbage_and_silence_at_the_door_disturb_nobody() {
+    isolated(|| {
+        let name = abstract_name();
+        let manager = Manager::serve(name.as_str()).unwrap();
+        let list: ListProxy<u32> = manager.list().unwrap();
+        let mut silent = Vec::new();
+        for round in 0..400u32 {
+            let socket = knock(&name);
+            let garbage: Vec<u8> = (0..round * 3).map(|i| (i * round) as u8).collect();
+            match round % 4 {
+                0 => silent.push(socket),
+                1 => drop(socket),
+                2 => drop(send(socket.as_raw_fd(), &garbage, MsgFlags::MSG_NOSIGNAL)),
+                _ => {
+                    let mut hello = b"common manager 1".to_vec();
+                    hello.extend(&garbage);
+                    let _ = send(socket.as_raw_fd(), &hello, MsgFlags::MSG_NOSIGNAL);
+                    silent.push(socket);
+                }
+            }
+            list.append(round).unwrap();
+        }
+        // More silent ones than are let wait.
+        silent.extend((0..300).map(|_| knock(&name)));
+        Manager::connect(name.as_str(), manager.key()).unwrap();
+        assert_eq!(list.len().unwrap(), 400);
+    });
+}
+
+#[test]
+fn another_user_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    isolated(|| {
+        let manager = Manager::serve(abstract_name().as_str()).unwrap();
+        let connect = |name: String, key: String| {
+            nix::unistd::setuid(nix::unistd::Uid::from_raw(65534)).unwrap();
+            let key = Key::from_hex(&key).unwrap();
+            Manager::connect(name, &key).unwrap_err().to_string()
+        };
+        let args = (abstract_name(), manager.key().to_hex());
+        let error = Process::spawn(connect, args).unwrap().join().unwrap();
+        assert!(error.contains("its own user only"), "{error}");
+    });
+}
+
+const ADDRESS: &str = "COMMON_TEST_ADDRESS";
+const KEY: &str = "COMMON_TEST_KEY";
+
+/// Run by the next test, in copies of this executable.
+#[test]
+fn copy_of_this_executable() {
+    let (Ok(address), Ok(key)) = (std::env::var(ADDRESS), std::env::var(KEY)) else {
+        return;
+    };
+    match Manager::connect(address, &Key::from_hex(&key).unwrap()) {
+        Ok(manager) => {
+            let list: ListProxy<u32> = manager.get("list").unwrap().unwrap();
+            list.append(1).unwrap();
+            println!("appended");
+        }
+        Err(error) => println!("{error}"),
+    }
+}
+
+#[test]
+fn a_copy_of_the_program_gets_in_and_another_build_does_not() {
+    isolated(|| {
+        let manager = Manager::serve(abstract_name().as_str()).unwrap();
+        let list: ListProxy<u32> = manager.list().unwrap();
+        manager.publish("list", &list).unwrap();
+        let key = manager.key().to_hex();
+        let copy = std::env::temp_dir().join(format!("common-copy-{}", std::process::id()));
+        std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+        let run = || {
+            let output = std::process::Command::new(&copy)
+                .args(["--exact", "remote::copy_of_this_executable", "--nocapture"])
+                .env(ADDRESS, abstract_name())
+                .env(KEY, &key)
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let same = run();
+        assert!(same.contains("appended"), "{same}");
+        let mut file = std::fs::File::options().append(true).open(&copy).unwrap();
+        std::io::Write::write_all(&mut file, b"another build").unwrap();
+        drop(file);
+        let other = run();
+        std::fs::remove_file(&copy).unwrap();
+        assert!(other.contains("another build of the program"), "{other}");
+        assert_eq!(list.to_string(), "[1]");
+    });
+}
