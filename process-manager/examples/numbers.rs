@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $ cargo run -p process-manager --example numbers
-//! value: 3.1415927
+//! value: 2.5
 //! array: [0, 1, 4, 9, 16]
 //! namespace: Namespace(done=true, name="squares")
 //! ```
@@ -12,7 +12,7 @@ use common::process::Process;
 use std::error::Error;
 
 fn worker(value: ValueProxy<f64>, array: ArrayProxy<i32>, namespace: Namespace) {
-    value.set(3.1415927).expect("the manager");
+    value.set(2.5).expect("the manager");
     for i in 0..array.len().expect("the manager") {
         array
             .update(i, |x: &mut i32| *x *= *x, ())

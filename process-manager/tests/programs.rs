@@ -10,12 +10,12 @@ fn main_program() {
         assert_eq!((output.code, &*output.stderr), (Some(0), ""));
         let mut lines: Vec<&str> = output.stdout.lines().collect();
         let last = lines.pop().unwrap();
-        let last = numbers(last.strip_prefix("Final shared list: ").unwrap());
+        let last = parse(last.strip_prefix("Final shared list: ").unwrap());
         assert_eq!(lines.len(), 5);
         for line in lines {
             let line = line.strip_prefix("Process ").unwrap();
             let (value, list) = line.split_once(": ").unwrap();
-            let list = numbers(list);
+            let list = parse(list);
             assert!(list.contains(&value.parse().unwrap()), "{line}");
             assert_eq!(list, last[..list.len()]);
         }
@@ -25,7 +25,7 @@ fn main_program() {
     }
 }
 
-fn numbers(list: &str) -> Vec<u32> {
+fn parse(list: &str) -> Vec<u32> {
     let inside = list.strip_prefix('[').unwrap().strip_suffix(']').unwrap();
     inside
         .split(", ")

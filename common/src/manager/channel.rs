@@ -361,10 +361,11 @@ mod tests {
         let (client, server) = both();
         let (mut producer, mut consumer) = (client.producer(), server.consumer());
         let (put, taken) = client.positions(Side::Client as usize);
+        assert_eq!(producer.push(&vec![0; CAPACITY]), Ok(CAPACITY));
+        taken.store(CAPACITY as u64 + 1, Ordering::Relaxed);
+        assert_eq!(producer.push(&[0]), Err(Corrupt));
         put.store(CAPACITY as u64 + 1, Ordering::Relaxed);
         assert_eq!(consumer.next(&mut Vec::new()), Err(Corrupt));
-        taken.store(1, Ordering::Relaxed);
-        producer.push(&vec![0; CAPACITY]).unwrap_err();
     }
 
     #[test]

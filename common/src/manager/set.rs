@@ -60,7 +60,7 @@ impl Manager {
 
 /// Operations that change the set, and those that give a new one to the caller.
 macro_rules! operations {
-    ($($name:ident $in_place:ident $operation:expr, $what:literal;)*) => {$(
+    ($($name:ident $in_place:ident ($set:ident, $other:ident) $new:expr, $what:literal;)*) => {$(
         #[doc = concat!("A copy of ", $what, ".")]
         ///
         /// # Errors
@@ -70,7 +70,7 @@ macro_rules! operations {
         where
             T: Clone,
         {
-            self.0.call($operation, (other,))
+            self.0.call(|$set: &mut Set<T>, $other: Set<T>| -> Set<T> { $new }, (other,))
         }
 
         #[doc = concat!("Makes it ", $what, ".")]
@@ -82,10 +82,7 @@ macro_rules! operations {
         where
             T: Clone,
         {
-            let change = |set: &mut Set<T>, other: Set<T>| {
-                let operation: fn(&mut Set<T>, Set<T>) -> Set<T> = $operation;
-                *set = operation(set, other);
-            };
+            let change = |$set: &mut Set<T>, $other: Set<T>| *$set = $new;
             self.0.call(change, (other,))
         }
     )*};
@@ -166,16 +163,16 @@ impl<T: Item + Eq + Hash> SetProxy<T> {
 
     operations! {
         union union_update
-            |set: &mut Set<T>, other: Set<T>| set.iter().cloned().chain(other).collect(),
+            (set, other) set.iter().cloned().chain(other).collect(),
             "its items and the other's";
         intersection intersection_update
-            |set: &mut Set<T>, other: Set<T>| set.intersection(&other).cloned().collect(),
+            (set, other) set.intersection(&other).cloned().collect(),
             "those of its items that the other has, too";
         difference difference_update
-            |set: &mut Set<T>, other: Set<T>| set.difference(&other).cloned().collect(),
+            (set, other) set.difference(&other).cloned().collect(),
             "those of its items that the other has not";
         symmetric_difference symmetric_difference_update
-            |set: &mut Set<T>, other: Set<T>| set.symmetric_difference(&other).cloned().collect(),
+            (set, other) set.symmetric_difference(&other).cloned().collect(),
             "the items that one of both has, but not the other";
     }
 
