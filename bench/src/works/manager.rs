@@ -6,12 +6,12 @@ use crate::harness::{
     Account, Better, Check, Failed, Must, Reading, Repetition, Side, Skip, Work, tree,
 };
 use common::function::Function;
-use common::manager::{CallError, CallFuture, ListProxy, Manager, Proxy};
+use common::manager::{CallError, CallFuture, DictProxy, ListProxy, Manager, Proxy};
 use common::process::Process;
 use common::queue::Queue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 const PY_LIST: &str = "py:Manager().list";
 const PY_DICT: &str = "py:Manager().dict";
@@ -160,7 +160,7 @@ const fn better(times: f64, than: &'static str) -> Check {
     Check::Better { ours, than, times }
 }
 
-type Dict = Proxy<HashMap<u64, u64>>;
+type Dict = DictProxy<u64, u64>;
 type List = Proxy<Vec<u64>>;
 
 fn list(manager: &Manager) -> Result<ListProxy<u64>, CallError> {
@@ -172,7 +172,7 @@ fn vec(manager: &Manager) -> Result<List, CallError> {
 }
 
 fn dict(manager: &Manager) -> Result<Dict, CallError> {
-    manager.host((0..100).map(|i| (i, i)).collect())
+    manager.dict_of((0..100).map(|i| (i, i)))
 }
 
 /// Does so many calls each time it is told how many, and says when it has.
@@ -188,21 +188,13 @@ fn append(list: ListProxy<u64>, go: Queue<u64>, done: Queue<()>) {
 }
 
 fn get(dict: Dict, go: Queue<u64>, done: Queue<()>) {
-    let get = |dict: &mut HashMap<u64, u64>, key: u64| dict.get(&key).copied();
-    serve(&go, &done, |n| {
-        (0..n).try_for_each(|i| {
-            dict.call(get, (i % 100,))
-                .map(|value| assert!(value.is_some()))
-        })
-    });
+    let get = |key| dict.get(key).map(|value| assert!(value.is_some()));
+    serve(&go, &done, |n| (0..n).try_for_each(|i| get(i % 100)));
 }
 
 fn set(dict: Dict, go: Queue<u64>, done: Queue<()>) {
-    let set = |dict: &mut HashMap<u64, u64>, key: u64, value: u64| {
-        dict.insert(key, value);
-    };
     serve(&go, &done, |n| {
-        (0..n).try_for_each(|i| dict.call(set, (i % 100, i)))
+        (0..n).try_for_each(|i| dict.set(i % 100, i))
     });
 }
 
