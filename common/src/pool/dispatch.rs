@@ -81,6 +81,10 @@ pub(super) struct Core {
     pub(super) feeding: bool,
     scratch: Batch,
     scratch_ids: Vec<usize>,
+    /// Buffers to be used again: memory that is new from the kernel costs more than the copying.
+    spare: Vec<Vec<u8>>,
+    /// Bytes of arguments that wait.
+    pub(super) backlog_bytes: usize,
     pub(super) tallies: Vec<Tally>,
     /// Why there is no worker, if there is none and none can be started.
     pub(super) stuck: Option<String>,
@@ -92,6 +96,9 @@ pub(super) struct Core {
 const TOGETHER: usize = 64;
 /// Longer ones are put from where they are.
 const GATHERED: usize = 2 << 10;
+/// How many buffers are kept, and between which sizes.
+const SPARE: usize = 8;
+const SPARE_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=8 << 20;
 /// How many jobs that wait for a measurement are passed over in search of one that does not.
 const PASSED: usize = 64;
 
@@ -106,6 +113,8 @@ impl Core {
             feeding: false,
             scratch: Batch::default(),
             scratch_ids: Vec::new(),
+            spare: Vec::new(),
+            backlog_bytes: 0,
             tallies: vec![Tally::default(); workers],
             stuck: None,
             unready: None,
@@ -127,6 +136,7 @@ impl Core {
     pub(super) fn append(&mut self, job: Arc<Job>, items: Arc<Items>) {
         let to = items.len();
         if to > 0 {
+            self.backlog_bytes += items.size();
             self.backlog.push_back(Pending {
                 job,
                 items,
@@ -142,6 +152,7 @@ impl Core {
         let from = flight.from + done;
         flight.job.chunking.put_back(flight.to - from);
         if from < flight.to && !flight.job.is_finished() {
+            self.backlog_bytes += flight.items.range(from, flight.to).len();
             self.backlog.push_front(Pending {
                 job: flight.job,
                 items: flight.items,
@@ -171,6 +182,7 @@ impl Core {
     /// Forgets everything that waits.
     pub(super) fn clear_backlog(&mut self) {
         self.backlog.clear();
+        self.backlog_bytes = 0;
     }
 
     /// Cuts the next chunk; `None` if there is none or its message is longer than `room`.
@@ -192,6 +204,8 @@ impl Core {
             lost: pending.lost,
             fate: None,
         };
+        let waiting = &mut self.backlog_bytes;
+        *waiting = waiting.saturating_sub(bytes - HEADER);
         pending.from = to;
         if pending.from == pending.to {
             self.backlog.remove(at);
@@ -206,7 +220,10 @@ impl Core {
         while at < self.backlog.len().min(PASSED) {
             let job = &self.backlog[at].job;
             if job.is_finished() {
-                self.backlog.remove(at);
+                if let Some(gone) = self.backlog.remove(at) {
+                    let bytes = gone.items.range(gone.from, gone.to).len();
+                    self.backlog_bytes = self.backlog_bytes.saturating_sub(bytes);
+                }
                 continue;
             }
             if let Some(size) = job.chunking.next() {
@@ -231,6 +248,20 @@ impl Core {
         };
         self.flights[cell] = Some(flight);
         (cell, header.to_bytes())
+    }
+
+    /// Keeps the buffer of a chunk that has been answered, if nobody else needs it.
+    pub(super) fn recycle(&mut self, items: Arc<Items>) {
+        if !SPARE_BYTES.contains(&items.size()) || self.spare.len() >= SPARE {
+            return;
+        }
+        if let Some(items) = Arc::into_inner(items) {
+            self.spare.push(items.into_buffer());
+        }
+    }
+
+    pub(super) fn spare(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
     }
 
     /// Ends a chunk's stay, for whatever reason.

@@ -9,7 +9,7 @@ use super::error::TaskError;
 use super::job::Job;
 use super::message::{Items, entry_bytes};
 use super::result::wait_job;
-use super::{AsyncResult, Pool};
+use super::{AsyncResult, Pool, lock};
 use crate::codec::EncodeError;
 use crate::deadline::Deadline;
 use crate::function::{BadEntry, EntryRef, Function};
@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::type_name;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Items are handed over in lots of this many bytes or items.
 const LOT_BYTES: usize = 256 << 10;
@@ -257,9 +258,9 @@ impl Pool {
                 break;
             }
             if is_full(&lot, job.chunking.size()) {
-                let next = Items::from(lot.base + lot.len());
+                let next = self.engine.lot(lot.base + lot.len());
                 self.engine.submit(&job, std::mem::replace(&mut lot, next));
-                self.engine.drain();
+                self.engine.make_way(&job, leading);
             }
         }
         if lot.len() > 0 {
@@ -268,6 +269,25 @@ impl Pool {
         self.engine.seal(&job);
         std::mem::forget(unfinished);
         Ok(job)
+    }
+}
+
+/// A caller that waits anyway encodes no more than this ahead of the workers.
+const AHEAD: usize = 8 << 20;
+
+impl Engine {
+    /// An empty lot, in a buffer that was used before if there is one.
+    fn lot(&self, base: usize) -> Items {
+        Items::reusing(lock(&self.core).spare(), base)
+    }
+
+    /// Takes the results that are there, and more until less waits if the caller `waits` anyway.
+    fn make_way(&self, job: &Arc<Job>, waits: bool) {
+        self.drain();
+        let enough = || job.is_finished() || lock(&self.core).backlog_bytes <= AHEAD;
+        while waits && !enough() {
+            self.wait(Deadline::after(Duration::from_millis(2)), enough);
+        }
     }
 }
 

@@ -149,10 +149,22 @@ impl Items {
 
     /// None yet; the first pushed will be number `base`.
     pub(super) fn from(base: usize) -> Self {
+        Items::reusing(Vec::new(), base)
+    }
+
+    /// The same, in a buffer that was used before.
+    pub(super) fn reusing(mut buffer: Vec<u8>, base: usize) -> Self {
+        buffer.clear();
         Items {
+            bytes: buffer,
             base,
             ..Items::default()
         }
+    }
+
+    /// The buffer, to be used again.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
     }
 
     pub(super) fn push(&mut self, args: &impl Serialize) -> Result<(), EncodeError> {

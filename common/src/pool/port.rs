@@ -191,4 +191,4 @@ impl Port {
 }
 
 /// Buffers that have grown larger than this are given back.
-pub(super) const LARGE: usize = 1 << 20;
+pub(super) const LARGE: usize = 8 << 20;
