@@ -533,7 +533,10 @@ fn events_and_stats() {
             }
             _ => '?',
         };
-        let kinds: String = events.iter().map(kind).collect();
-        assert!(kinds.starts_with("wsesLwse"), "{kinds}");
+        let mut kinds: Vec<char> = events.iter().map(kind).collect();
+        kinds.sort_unstable();
+        // One worker was lost with its task; two of three tasks have ended well.
+        let kinds: String = kinds.into_iter().filter(|&kind| kind != 'd').collect();
+        assert_eq!(kinds, "Leesssww");
     });
 }

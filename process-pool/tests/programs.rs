@@ -1,3 +1,16 @@
 //! Runs each program and compares what it prints with the text at its top.
 
-testkit::programs! {}
+testkit::programs! {
+    apply_async
+    chunk_size
+    deadline
+    global_state
+    imap
+    initializer
+    leak
+    map_async
+    memory_limit
+    progress
+    segfault
+    starmap
+}

@@ -98,13 +98,17 @@ impl Engine {
     pub(super) fn start_worker(&self, worker: usize) -> Result<(), SpawnError> {
         self.claims.set_ready(worker, false);
         let method = self.settings.start_method;
+        // Under the lock: it may have taken a task before it is entered here, and who wants to
+        // kill it then must find it.
+        let mut crew = lock(&self.crew);
         let process = match self.launch(worker, method) {
             // A pool has threads once it runs, so a worker can be forked only to begin with.
             Err(SpawnError::Threads { .. }) => self.launch(worker, StartMethod::Spawn)?,
             other => other?,
         };
         let pid = process.pid();
-        lock(&self.crew).add(worker, process);
+        crew.add(worker, process);
+        drop(crew);
         let mut finished = Finished::default();
         self.emit(&mut finished, || Event::WorkerStarted { pid });
         self.conclude(finished);

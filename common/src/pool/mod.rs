@@ -271,6 +271,17 @@ impl std::fmt::Debug for Pool {
     }
 }
 
+/// Where a test may kill the worker.
+#[cfg(not(test))]
+#[inline]
+fn step(_: &'static str) {}
+
+#[cfg(test)]
+use tests::step;
+
+#[cfg(test)]
+mod tests;
+
 /// What these mutexes guard is changed in steps that do not panic, or is as good as before.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

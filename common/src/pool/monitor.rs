@@ -180,6 +180,8 @@ impl Engine {
         self.emit(&mut finished, || Event::WorkerEnded { pid, status, lost });
         drop(lock(&self.crew).remove(worker));
         self.conclude(finished);
+        // It may have died on its way to a task for which therefore nobody else was woken.
+        self.tasks.kick();
         if self.claims.is_ready(worker) {
             watch.unready = 0;
         } else {

@@ -92,8 +92,10 @@ impl Port {
                     self.claims
                         .step(ClaimId(id), self.index, Stage::Queued, Stage::Taken),
                 );
+                super::step("take: claimed");
                 id.max(1)
             });
+            super::step("take: got");
             match got {
                 // A task that has been cancelled is not this worker's.
                 Ok(()) if !taken.get() => {}
@@ -118,6 +120,7 @@ impl Port {
         let started = self
             .claims
             .step(taken.id, self.index, Stage::Taken, Stage::Running);
+        super::step("run: begun");
         if started && self.observed {
             let _ = self.send(taken.id, Kind::Started, 0, taken.count(), 0, &[]);
         }
@@ -127,8 +130,11 @@ impl Port {
     /// To be called before the last answer of a chunk is sent. If the chunk's time is over, this
     /// process is about to be killed and its answer must not be sent: `false`.
     pub(crate) fn finish(&self, id: ClaimId) -> bool {
-        self.claims
-            .step(id, self.index, Stage::Running, Stage::Sending)
+        let finished = self
+            .claims
+            .step(id, self.index, Stage::Running, Stage::Sending);
+        super::step("send: marked");
+        finished
     }
 
     /// Sends results (encoded one after the other) of `count` items from `first` on.
@@ -186,7 +192,10 @@ impl Port {
             count: count as u64,
         };
         let header: [u8; HEADER] = header.to_bytes();
-        self.results.put(&[&header, body], Deadline::Never)
+        super::step("send: before");
+        let sent = self.results.put(&[&header, body], Deadline::Never);
+        super::step("send: after");
+        sent
     }
 }
 

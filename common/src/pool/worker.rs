@@ -283,6 +283,7 @@ impl<'p> Answers<'p> {
                 self.mark,
                 &self.results[self.mark..],
             );
+        super::step("item: kept");
         let full = !self.kept || self.results.len() > OUTBOX * 3 / 4;
         if full || coarse().saturating_sub(self.since_coarse) > HURRY {
             self.send(next);

@@ -1,0 +1,120 @@
+//! Deaths at each step of a worker's round, one by one.
+
+use super::{Pool, TaskError};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Where this worker is to die, and the file that says that one has.
+static DIES_AT: OnceLock<(String, PathBuf)> = OnceLock::new();
+
+/// A worker kills itself here if it was told to, the first to come of all workers.
+pub(super) fn step(name: &'static str) {
+    let Some((step, done)) = DIES_AT.get() else {
+        return;
+    };
+    if step == name && std::fs::File::create_new(done).is_ok() {
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+}
+
+fn die_at(step: String, done: PathBuf) {
+    DIES_AT.set((step, done)).unwrap();
+}
+
+fn file(name: &str) -> PathBuf {
+    let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    std::env::temp_dir().join(format!("pool-{name}-{}", std::process::id()))
+}
+
+fn dying(step: &str, retries: u32) -> (Pool, PathBuf) {
+    let done = file(&format!("{step}-{retries}"));
+    let _ = std::fs::remove_file(&done);
+    let pool = Pool::builder()
+        .workers(2)
+        .retries(retries)
+        .initializer(die_at, (step.to_string(), done.clone()))
+        .build()
+        .unwrap();
+    (pool, done)
+}
+
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+/// Runs 60 tasks while a worker dies at `step`; how many tasks that cost.
+fn lost_by(step: &str, chunk: usize) -> usize {
+    let (pool, done) = dying(step, 0);
+    let each: Vec<_> = pool.imap(square, 0..60).chunk_size(chunk).collect();
+    assert_eq!(each.len(), 60, "{step}");
+    let mut lost = 0;
+    for (x, result) in (0..).zip(each) {
+        match result {
+            Ok(value) => assert_eq!(value, x * x, "{step}"),
+            Err(TaskError::WorkerDied { task, .. }) => {
+                assert_eq!(task.index, Some(x as usize), "{step}");
+                lost += 1;
+            }
+            Err(other) => panic!("{step}: {other}"),
+        }
+    }
+    assert!(done.exists(), "{step}: nobody died");
+    assert_eq!(pool.apply(square, (3,)), Ok(9), "{step}");
+    std::fs::remove_file(done).unwrap();
+    lost
+}
+
+#[test]
+fn what_was_not_begun_is_not_lost() {
+    for step in ["take: claimed", "take: got"] {
+        assert_eq!(lost_by(step, 1), 0, "{step}");
+        assert_eq!(lost_by(step, 10), 0, "{step}");
+    }
+}
+
+#[test]
+fn what_was_begun_and_not_sent_costs_one_task() {
+    for step in ["run: begun", "send: marked", "send: before"] {
+        assert_eq!(lost_by(step, 1), 1, "{step}");
+        assert_eq!(lost_by(step, 10), 1, "{step}");
+    }
+}
+
+#[test]
+fn what_was_done_is_not_lost() {
+    assert_eq!(lost_by("send: after", 1), 0);
+    assert_eq!(lost_by("send: after", 10), 0);
+    assert_eq!(lost_by("item: kept", 10), 0);
+}
+
+#[test]
+fn a_lost_task_is_tried_again_if_that_was_asked_for() {
+    for step in ["take: got", "run: begun", "send: before"] {
+        let (pool, done) = dying(step, 1);
+        let squares: Vec<u64> = (0..60).map(square).collect();
+        assert_eq!(pool.map_chunked(square, 0..60, 10), Ok(squares), "{step}");
+        std::fs::remove_file(done).unwrap();
+    }
+}
+
+/// A task is not lost with a worker that is killed for another's sake: cancelling is exact.
+#[test]
+fn cancelling_what_has_just_ended_changes_nothing() {
+    let pool = Pool::new(2).unwrap();
+    let end = Instant::now() + Duration::from_millis(300);
+    let mut cancelled = 0;
+    while Instant::now() < end {
+        let results: Vec<_> = (0..20).map(|x| pool.apply_async(square, (x,))).collect();
+        let third = results[3].cancel();
+        cancelled += usize::from(third);
+        for (x, result) in (0..).zip(&results) {
+            let expected = match third && x == 3 {
+                true => Err(TaskError::Cancelled),
+                false => Ok(x * x),
+            };
+            assert_eq!(result.get(), expected);
+        }
+    }
+    assert!(cancelled > 0);
+}
