@@ -37,7 +37,8 @@
 //! | [`process`] | start a process, wait for it, end it | `process/` | function |
 //! | [`queue`] | messages between processes | `queue/` | ring, codec |
 //! | [`ring`] | bytes between processes, in shared memory | `ring/` | sync, shm, futex |
-//! | [`sync`] | a mutex that survives its holder | `sync/` | shm, futex |
+//! | [`sync`] | locks and signals between processes, that survive their holders | `sync/` | shm, futex |
+//! | [`shared`] | numbers in shared memory: `Value`, `Array` | `shared/` | sync, shm |
 //! | [`function`] | a function as a value that can be sent | `function.rs` | codec, panic |
 //! | [`shm`] | shared memory that leaves nothing behind | `shm/` | |
 //! | [`futex`] | waiting for a word in shared memory to change | `futex.rs` | |
@@ -51,8 +52,6 @@
 //! be sent. What is sent must be [`serde::Serialize`] and [`serde::de::DeserializeOwned`]. A
 //! closure with captures goes only to [`process::fork()`], from a process with one thread. With
 //! `panic = "abort"` a worker's panic is known only as SIGABRT.
-
-#![allow(dead_code)] // Until the pieces above are in.
 
 pub mod aio;
 pub mod codec;

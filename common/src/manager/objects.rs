@@ -10,7 +10,6 @@ use super::endpoint::Endpoint;
 use super::error::CallError;
 use super::method::{Method, Value, wrong_type};
 use crate::panic::{self, Panic};
-use std::any::type_name;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem;
@@ -358,9 +357,4 @@ impl Objects {
             .extract_if(|_, t| t.expires.is_some_and(|at| at <= now));
         late.map(|(_, transit)| transit.object).collect()
     }
-}
-
-/// For messages about a type on the server.
-pub(super) fn name_of<T>() -> &'static str {
-    type_name::<T>()
 }

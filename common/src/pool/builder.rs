@@ -7,7 +7,7 @@ use super::crew::{Launch, launch};
 use super::engine::Engine;
 use super::error::PoolError;
 use super::stats::{Event, Hook};
-use super::worker::{Init, Initializer, Limits, OneByOne, Runner};
+use super::worker::{Init, Initializer, Limits, OneByOne};
 use crate::codec;
 use crate::function::Function;
 use crate::process::{StartMethod, cpu_count};
@@ -212,12 +212,6 @@ impl PoolBuilder {
     /// ```
     pub fn on_event(mut self, hook: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.hook = Some(Box::new(hook));
-        self
-    }
-
-    /// Has the workers run tasks another way.
-    pub(crate) fn runner<T: Runner>(mut self) -> Self {
-        self.settings.launch = launch::<T>;
         self
     }
 

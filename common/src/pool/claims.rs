@@ -156,10 +156,6 @@ impl Claims {
         let _ = self.segment.unlink();
     }
 
-    pub(super) fn cells(&self) -> usize {
-        self.cells
-    }
-
     fn at(&self, index: usize) -> Option<&Cell> {
         (index < self.cells)
             .then(|| self.segment.at::<Cell>(index * CELL).ok())

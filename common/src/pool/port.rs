@@ -62,11 +62,6 @@ impl Taken {
 }
 
 impl Port {
-    /// Which worker of the pool this is, from 0.
-    pub(crate) fn index(&self) -> usize {
-        self.index
-    }
-
     /// Takes the next chunk; its message is in `message` then. Blocks while there is none.
     ///
     /// The claim is made while the message is still in the ring, under its get lock, so that at

@@ -457,12 +457,6 @@ pub fn sweep() {
     registry::sweep();
 }
 
-/// Unlinks every segment of this process. For the end of a process that runs neither `exit`
-/// handlers nor destructors.
-pub(crate) fn unlink_owned() {
-    registry::unlink_owned();
-}
-
 fn unlink(name: &str) -> Result<(), ShmError> {
     let path = name::path(name).ok_or_else(|| ShmError::invalid(name, "it is no name"))?;
     std::fs::remove_file(path).map_err(|error| ShmError::os("unlinking", name, &error))

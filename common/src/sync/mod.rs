@@ -8,7 +8,7 @@
 //! [`Semaphore`]'s permits and a [`Barrier`]'s parties are counts, of which nobody knows whose
 //! they are: what a killed process held stays held, and timeouts are there for that.
 //!
-//! To copy: sync/, shm/, futex.rs, deadline.rs, codec.rs.
+//! To copy: sync/, shm/, futex.rs, deadline.rs, codec.rs, panic.rs.
 
 mod barrier;
 mod condvar;

@@ -58,12 +58,6 @@ const LISTENER: u64 = u64::MAX;
 /// Rounds over all lanes between two looks at the sockets, while there is always something to do.
 const ROUNDS: u32 = 256;
 
-#[derive(PartialEq, Eq)]
-enum Next {
-    GoOn,
-    End,
-}
-
 impl Server {
     fn new(start: Start) -> Result<Server, NotReady> {
         start.initialise()?;
