@@ -19,7 +19,8 @@
 //! A value that holds proxies to itself, directly or in a circle, lives as long as its manager,
 //! or until one of its functions drops them.
 //!
-//! To copy: the folder manager/, process/ and what its mod.rs names, futex.rs, deadline.rs.
+//! To copy: the folder manager/, process/ and what its mod.rs names, queue/ and what its mod.rs
+//! names.
 
 mod address;
 mod array;
