@@ -318,6 +318,7 @@ impl Connection {
 
     fn leave_waker(&self, mut state: MutexGuard<'_, State>, number: u64, waker: &Waker) -> Polled {
         state.pending.set_waker(number, waker.clone());
+        self.offer_reader(&state);
         match state.driver {
             Some(driver) if driver != number => Polled::Asleep,
             _ => {
@@ -338,7 +339,16 @@ impl Connection {
         };
         drop(state);
         self.wake_up(&reader);
-        self.lock().reader = Some(reader);
+        let mut state = self.lock();
+        state.reader = Some(reader);
+        self.offer_reader(&state);
+    }
+
+    /// Threads that wait while a future had the reader wait with it rather than without.
+    fn offer_reader(&self, state: &State) {
+        if state.sleepers > 0 && state.reader.is_some() {
+            self.answered.notify_all();
+        }
     }
 
     /// The future that watched the socket is done; another that waits takes over.

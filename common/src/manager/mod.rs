@@ -50,6 +50,7 @@ mod remote;
 mod server;
 mod set;
 mod socket;
+mod spin;
 mod sync;
 mod sys;
 mod transaction;

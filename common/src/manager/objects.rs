@@ -27,6 +27,8 @@ pub(super) struct Objects {
     /// Tickets used before their sender's message came.
     used: HashMap<u64, Instant>,
     tickets_issued: u64,
+    /// When the next of either is to be forgotten, at the earliest.
+    expiry: Option<Instant>,
     /// How long a ticket outlives its sender.
     grace: Duration,
 }
@@ -73,6 +75,7 @@ pub(super) fn install(endpoint: Arc<Endpoint>, grace: Duration) {
         tickets: HashMap::new(),
         used: HashMap::new(),
         tickets_issued: 0,
+        expiry: None,
         grace,
     }));
 }
@@ -326,7 +329,9 @@ impl Objects {
         match self.tickets.remove(&ticket) {
             Some(transit) => Some(transit.object),
             None => {
-                self.used.insert(ticket, Instant::now() + MEMORY);
+                let until = Instant::now() + MEMORY;
+                self.used.insert(ticket, until);
+                self.expire_at(until);
                 None
             }
         }
@@ -334,27 +339,43 @@ impl Objects {
 
     /// A client has gone: its proxies on their way have so much time to arrive.
     pub(super) fn sender_gone(&mut self, sender: u64) {
+        // A time too long for the clock is for ever.
         let expires = Instant::now().checked_add(self.grace);
+        let mut any = false;
         for transit in self.tickets.values_mut() {
             if transit.sender == Some(sender) {
                 transit.sender = None;
                 transit.expires = expires;
+                any = true;
             }
         }
+        if let (true, Some(expires)) = (any, expires) {
+            self.expire_at(expires);
+        }
+    }
+
+    fn expire_at(&mut self, date: Instant) {
+        self.expiry = Some(self.expiry.map_or(date, |earlier| earlier.min(date)));
     }
 
     /// When there is something to do for [`Objects::expire`].
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.tickets.values().filter_map(|t| t.expires).min()
+        self.expiry
     }
 
     /// The objects whose tickets nobody used in time; their holds are the caller's to end.
     pub(super) fn expire(&mut self) -> Vec<u64> {
         let now = Instant::now();
+        if self.expiry.is_none_or(|date| date > now) {
+            return Vec::new();
+        }
         self.used.retain(|_, until| *until > now);
         let late = self
             .tickets
             .extract_if(|_, t| t.expires.is_some_and(|at| at <= now));
-        late.map(|(_, transit)| transit.object).collect()
+        let late = late.map(|(_, transit)| transit.object).collect();
+        let tickets = self.tickets.values().filter_map(|t| t.expires);
+        self.expiry = tickets.chain(self.used.values().copied()).min();
+        late
     }
 }

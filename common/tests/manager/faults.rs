@@ -46,6 +46,8 @@ fn a_client_that_dies_before_and_after_its_call_harms_nobody() {
         let value = manager.host(0u64).unwrap();
         // What was sent is done, though nobody is there any more.
         let send_and_die = |value: Proxy<u64>| -> u8 {
+            // Until the manager has let it in, what a process sends waits in its own memory.
+            value.call(add, (0,)).unwrap();
             for _ in 0..10 {
                 let _sent = value.call_async(add, (1,));
             }

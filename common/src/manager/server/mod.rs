@@ -14,8 +14,8 @@ mod door;
 
 use super::builder::Start;
 use super::objects;
+use super::spin::Spin;
 use crate::deadline::Deadline;
-use crate::futex::Spin;
 use client::{Client, Progress};
 use door::Door;
 use nix::errno::Errno;
