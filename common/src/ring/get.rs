@@ -1,6 +1,6 @@
 //! The get end.
 
-use super::layout::{FRAME, Frame, Kind, Place, REJECTED};
+use super::layout::{FRAME, Frame, Kind, Place, REJECTED, UNIT};
 use super::memory::Memory;
 use super::{Batch, GetError, Inner, PATIENCE, Ring, Stop};
 use crate::deadline::Deadline;
@@ -217,6 +217,8 @@ impl<'a> Getter<'a> {
     pub(super) fn commit(&mut self, next: Place) {
         super::step("get: before the commit");
         self.ring.header().head.0.store(next.0, SeqCst);
+        let len = next.units_since(self.head).saturating_mul(UNIT as u32);
+        self.ring.last_len.store(len, Relaxed);
         self.head = next;
         self.freed = true;
         super::step("get: committed");

@@ -23,7 +23,7 @@ const LARGE: usize = 64 << 10;
 /// How many large messages there is to be room for at least.
 const FEW: usize = 8;
 /// Waiting in vain for a consumer is not tried again for so many times.
-const TRY_AGAIN: u32 = 16;
+const TRY_AGAIN: u32 = 3;
 
 /// The memory in use, as long as one of the locks is held.
 #[derive(Clone, Copy)]

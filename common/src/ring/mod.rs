@@ -79,6 +79,8 @@ struct Inner {
     room_spin: Spin,
     /// Since waiting for a consumer before a large message was last in vain.
     vain_waits: AtomicU32,
+    /// The length of the last frame that this handle put or got, in bytes.
+    last_len: AtomicU32,
     getters: watch::Watch,
     putters: watch::Watch,
 }
@@ -203,6 +205,7 @@ impl Ring {
             news_spin: Spin::new(),
             room_spin: Spin::new(),
             vain_waits: AtomicU32::new(0),
+            last_len: AtomicU32::new(0),
             getters: watch::Watch::default(),
             putters: watch::Watch::default(),
             segment,
@@ -370,6 +373,11 @@ impl Inner {
                 || u64::from(waiting) + u64::from(messages) <= u64::from(self.max_items))
     }
 
+    /// How many times as long as usual it pays to spin: large messages take longer to copy.
+    fn pace(&self) -> u32 {
+        1 + (self.last_len.load(Relaxed) >> 16).min(16)
+    }
+
     fn seen_waiting(&self, units: u32) {
         let (bytes, mark) = (u64::from(units) * UNIT as u64, &self.header().high_water.0);
         if bytes > mark.load(Relaxed) {
@@ -385,7 +393,8 @@ impl Inner {
         deadline: Deadline,
         ready: impl Fn() -> bool,
     ) -> Result<(), Stop> {
-        match deadline != Deadline::Now && signal.wait(spin, deadline, ready) {
+        match deadline != Deadline::Now && signal.wait_spinning(spin, self.pace(), deadline, ready)
+        {
             true => Ok(()),
             false => Err(Stop::Deadline),
         }

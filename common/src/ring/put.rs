@@ -1,6 +1,6 @@
 //! The put end.
 
-use super::layout::{FRAME, Frame, Kind, Place, units};
+use super::layout::{FRAME, Frame, Kind, Place, UNIT, units};
 use super::memory::{self, Memory};
 use super::{Inner, PutError, Ring, Stop};
 use crate::deadline::Deadline;
@@ -277,6 +277,8 @@ impl Putter<'_> {
         let tail = &self.ring.header().tail.0;
         match tail.compare_exchange(self.tail.0, self.next.0, SeqCst, SeqCst) {
             Ok(_) => {
+                let len = self.next.units_since(self.tail).saturating_mul(UNIT as u32);
+                self.ring.last_len.store(len, Relaxed);
                 self.tail = self.next;
                 super::step("put: committed");
                 Ok(())

@@ -72,10 +72,21 @@ const STEP: u32 = 2;
 impl<W: Word> Signal<W> {
     /// Spins and then sleeps until `ready`, at most until `deadline`. Says whether it is.
     pub(crate) fn wait(&self, spin: &Spin, deadline: Deadline, ready: impl Fn() -> bool) -> bool {
+        self.wait_spinning(spin, 1, deadline, ready)
+    }
+
+    /// As [`Signal::wait`], spinning up to `times` as long as usual.
+    pub(crate) fn wait_spinning(
+        &self,
+        spin: &Spin,
+        times: u32,
+        deadline: Deadline,
+        ready: impl Fn() -> bool,
+    ) -> bool {
         if deadline == Deadline::Now {
             return ready();
         }
-        if spin.until(&ready) {
+        if spin.until_within(times, &ready) {
             return true;
         }
         loop {
