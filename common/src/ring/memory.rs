@@ -21,7 +21,7 @@ pub(super) const START: usize = 256 << 10;
 /// consumer that is at work rather than to use more memory than the caches hold.
 const LARGE: usize = 64 << 10;
 /// How many large messages there is to be room for at least.
-const FEW: usize = 8;
+const FEW: usize = 4;
 /// Waiting in vain for a consumer is not tried again for so many times.
 const TRY_AGAIN: u32 = 3;
 
