@@ -134,3 +134,17 @@ fn unsafe_code_is_allowed_with_a_reason() {
         }
     }
 }
+
+/// All members' examples are built into one folder: two of one name would overwrite each other.
+#[test]
+fn no_two_examples_have_one_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut seen = std::collections::BTreeMap::new();
+    for member in std::fs::read_dir(&root).unwrap().flatten() {
+        let examples = std::fs::read_dir(member.path().join("examples"));
+        for example in examples.into_iter().flatten().flatten() {
+            let other = seen.insert(example.file_name(), example.path());
+            assert_eq!(other, None, "and {}", example.path().display());
+        }
+    }
+}

@@ -3,7 +3,7 @@
 testkit::programs! {
     apply_async
     chunk_size
-    deadline
+    task_deadline
     global_state
     imap
     initializer

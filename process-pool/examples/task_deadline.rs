@@ -2,7 +2,7 @@
 //! up); its worker is replaced, and the others go on. No thread can be stopped like that.
 //!
 //! ```text
-//! $ cargo run -p process-pool --example deadline
+//! $ cargo run -p process-pool --example task_deadline
 //! 10 -> 55
 //! 20 -> 6765
 //! 0 -> `fibonacci` was killed at its deadline, after 300ms
