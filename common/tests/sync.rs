@@ -3,7 +3,10 @@
 use common::process::{self, Process};
 use common::queue::Queue;
 use common::shared::{Array, ArrayError, Value};
-use common::sync::{Barrier, Condvar, Event, Mutex, MutexError, Semaphore};
+use common::sync::{
+    Barrier, Condvar, Event, Mutex, MutexError, Overflow, ReentrantMutex, Semaphore,
+};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 use testkit::isolated;
 
@@ -49,7 +52,131 @@ fn the_mutex_of_a_killed_holder_is_handed_on_unchanged() {
         })
         .unwrap();
         assert!(child.join().is_err());
-        assert_eq!(*mutex.lock_timeout(LONG).unwrap(), [1, 2, 3]);
+        let guard = mutex.lock_timeout(LONG).unwrap();
+        assert!(guard.holder_died());
+        assert_eq!(*guard, [1, 2, 3]);
+        drop(guard);
+        assert!(!mutex.lock().unwrap().holder_died());
+    });
+}
+
+/// Whether another process gets it.
+fn is_free(lock: &ReentrantMutex) -> bool {
+    let try_lock = |lock: ReentrantMutex| match lock.try_lock() {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error, MutexError::Locked);
+            assert!(lock.is_locked() && lock.lock_timeout(SOON).is_err());
+            false
+        }
+    };
+    let child = Process::spawn(try_lock, (lock.clone(),)).unwrap();
+    child.join().unwrap()
+}
+
+#[test]
+fn a_reentrant_mutex_is_held_until_its_last_guard_is_dropped() {
+    // S-004; one release too many is ruled out by the guards
+    isolated(|| {
+        let lock = ReentrantMutex::new().unwrap();
+        assert!(!lock.is_locked() && is_free(&lock));
+        let first = lock.lock().unwrap();
+        let second = lock.try_lock().unwrap();
+        let third = lock.lock_timeout(SOON).unwrap();
+        let elsewhere = || lock.try_lock().map(drop);
+        let other_thread = std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap());
+        assert_eq!(other_thread, Err(MutexError::Locked));
+        // In any order.
+        for guard in [second, first, third] {
+            assert!(lock.is_locked() && !is_free(&lock));
+            drop(guard);
+        }
+        assert!(!lock.is_locked() && is_free(&lock));
+    });
+}
+
+#[test]
+fn a_reentrant_mutex_held_by_a_child_is_locked_here() {
+    // S-005
+    isolated(|| {
+        let lock = ReentrantMutex::new().unwrap();
+        let (holds, go) = (Event::new().unwrap(), Event::new().unwrap());
+        fn holder(lock: ReentrantMutex, holds: Event, go: Event) {
+            let (_first, second) = (lock.lock().unwrap(), lock.lock().unwrap());
+            drop(second);
+            holds.set();
+            go.wait();
+        }
+        let args = (lock.clone(), holds.clone(), go.clone());
+        let child = Process::spawn(holder, args).unwrap();
+        holds.wait();
+        assert!(lock.is_locked());
+        assert_eq!(lock.try_lock().unwrap_err(), MutexError::Locked);
+        let start = Instant::now();
+        assert_eq!(lock.lock_timeout(SOON).unwrap_err(), MutexError::Locked);
+        assert!(start.elapsed() >= SOON);
+        go.set();
+        assert!(!lock.lock_timeout(LONG).unwrap().holder_died());
+        child.join().unwrap();
+    });
+}
+
+#[test]
+fn the_reentrant_mutex_of_a_killed_holder_is_handed_on() {
+    isolated(|| {
+        let (lock, holds) = (ReentrantMutex::new().unwrap(), Event::new().unwrap());
+        fn holder(lock: ReentrantMutex, holds: Event) {
+            let _guards = [lock.lock().unwrap(), lock.lock().unwrap()];
+            holds.set();
+            std::thread::sleep(Duration::MAX);
+        }
+        let child = Process::spawn(holder, (lock.clone(), holds.clone())).unwrap();
+        holds.wait();
+        std::thread::scope(|scope| {
+            // One sleeps for it already.
+            let waiter = scope.spawn(|| lock.lock_timeout(LONG).unwrap().holder_died());
+            child.kill().unwrap();
+            assert!(waiter.join().unwrap());
+        });
+        assert!(child.join().is_err());
+        // The dead one's two do not count.
+        let guard = lock.lock_timeout(LONG).unwrap();
+        assert!(!guard.holder_died());
+        drop(guard);
+        assert!(is_free(&lock));
+    });
+}
+
+#[test]
+fn a_fork_of_the_holder_does_not_unlock() {
+    isolated(|| {
+        let lock = ReentrantMutex::new().unwrap();
+        for guards in [1, 2] {
+            // Each process has a copy of these.
+            let first = Cell::new(Some(lock.lock().unwrap()));
+            let second = Cell::new((guards == 2).then(|| lock.lock().unwrap()));
+            let child = process::fork(|| drop((first.take(), second.take()))).unwrap();
+            child.join().unwrap();
+            assert!(!is_free(&lock));
+            drop((first, second));
+            assert!(is_free(&lock));
+        }
+    });
+}
+
+#[test]
+fn who_wants_to_release_what_another_acquired_takes_a_semaphore() {
+    // S-003, and the extra release of S-001
+    isolated(|| {
+        let lock = Semaphore::bounded(1).unwrap();
+        lock.acquire().forget();
+        assert!(lock.try_acquire().is_none());
+        let release = |lock: Semaphore| lock.release(1).unwrap();
+        let child = Process::spawn(release, (lock.clone(),)).unwrap();
+        child.join().unwrap();
+        assert_eq!(lock.available(), 1);
+        let (released, bound) = (1, 1);
+        assert_eq!(lock.release(1), Err(Overflow { released, bound }));
     });
 }
 

@@ -47,6 +47,7 @@ pub struct MutexGuard<'a, T: Serialize> {
     mutex: &'a Mutex<T>,
     value: T,
     changed: bool,
+    holder_died: bool,
     _guard: RobustGuard<'a>,
 }
 
@@ -176,23 +177,25 @@ impl<T: Serialize + DeserializeOwned> Mutex<T> {
     ///
     /// As [`Mutex::lock`].
     pub fn get(&self) -> Result<T, MutexError> {
-        let _guard = self.hold(Deadline::Never)?;
+        let _guard = self.hold(Deadline::Never, || ())?;
         self.load()
     }
 
     pub(super) fn lock_until(&self, deadline: Deadline) -> Result<MutexGuard<'_, T>, MutexError> {
-        let guard = self.hold(deadline)?;
+        let mut holder_died = false;
+        let guard = self.hold(deadline, || holder_died = true)?;
         Ok(MutexGuard {
             value: self.load()?,
             mutex: self,
             changed: false,
+            holder_died,
             _guard: guard,
         })
     }
 
-    fn hold(&self, deadline: Deadline) -> Result<RobustGuard<'_>, MutexError> {
+    fn hold(&self, deadline: Deadline, died: impl FnOnce()) -> Result<RobustGuard<'_>, MutexError> {
         static SPIN: Spin = Spin::new();
-        let guard = self.state().mutex.lock(deadline, &SPIN, || ());
+        let guard = self.state().mutex.lock(deadline, &SPIN, died);
         guard.map_err(lock_error)
     }
 
@@ -260,6 +263,13 @@ impl<'a, T: Serialize> MutexGuard<'a, T> {
         self.mutex
     }
 
+    /// Whether the last one who held the mutex died with it. Its value is as that one found it;
+    /// but what else goes with it, a file for instance, may be half-changed.
+    #[must_use]
+    pub fn holder_died(&self) -> bool {
+        self.holder_died
+    }
+
     /// Stores what was changed up to here, for everybody who locks it later: dropping the guard
     /// does so too, but cannot say that it failed.
     ///
@@ -322,7 +332,7 @@ impl<T> fmt::Debug for Mutex<T> {
     }
 }
 
-fn lock_error(error: LockError) -> MutexError {
+pub(super) fn lock_error(error: LockError) -> MutexError {
     match error {
         LockError::Timeout => MutexError::Locked,
         LockError::Deadlock => MutexError::Deadlock,

@@ -113,6 +113,21 @@ impl RobustMutex {
         self.word().load(Ordering::Relaxed) & THREAD != 0
     }
 
+    /// Whether this thread holds it; a fork of the holder does not. Asks the kernel who this is.
+    pub(crate) fn is_held_here(&self) -> bool {
+        let holder = (self.word().load(Ordering::Relaxed) & THREAD).cast_signed();
+        holder == nix::unistd::gettid().as_raw()
+    }
+
+    /// Unlocks it if this thread holds it: for a guard that was forgotten.
+    pub(crate) fn unlock(&self) {
+        if self.check().is_ok() {
+            // SAFETY: an initialised mutex of the error-checking kind, which says EPERM to who
+            // does not hold it, in memory that outlives the call.
+            unsafe { libc::pthread_mutex_unlock(self.0.get()) };
+        }
+    }
+
     #[cold]
     fn wait(&self, deadline: Deadline, spin: &Spin) -> Result<libc::c_int, LockError> {
         let deadline = match deadline {

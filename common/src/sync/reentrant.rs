@@ -1,0 +1,191 @@
+//! A lock that the thread which holds it may take again.
+//!
+//! How often it was taken is counted beside the lock, and only its holder counts. What it guards
+//! lies elsewhere: a value of its own, as [`Mutex`](super::Mutex) has, could not be changed
+//! through two guards at a time.
+
+#![allow(unsafe_code)] // A marker.
+
+use super::mutex::{MutexError, lock_error};
+use super::object::{Kind, Object};
+use super::{LockError, RobustMutex};
+use crate::deadline::Deadline;
+use crate::futex::Spin;
+use crate::shm::Shared;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+/// A lock between processes that the thread which holds it may take again; Python's `RLock`.
+///
+/// It is free when as many guards were dropped as there were, in whatever order. A holder that is
+/// killed holds no more, and the next one [is told](ReentrantGuard::holder_died).
+///
+/// ```
+/// use common::Process;
+/// use common::sync::ReentrantMutex;
+///
+/// fn is_free(lock: ReentrantMutex) -> bool {
+///     lock.try_lock().is_ok()
+/// }
+///
+/// let lock = ReentrantMutex::new()?;
+/// let first = lock.lock()?;
+/// let second = lock.lock()?; // a `Mutex` would say `Deadlock`
+/// drop(first);
+/// assert!(!Process::spawn(is_free, (lock.clone(),))?.join()?);
+/// drop(second);
+/// assert!(Process::spawn(is_free, (lock.clone(),))?.join()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "RLock")]
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ReentrantMutex(Object<State>);
+
+/// One of the times that a [`ReentrantMutex`] was taken; given back when dropped.
+///
+/// By the thread that took it, which the compiler sees to:
+///
+/// ```compile_fail
+/// let lock = common::sync::ReentrantMutex::new().unwrap();
+/// let guard = lock.lock().unwrap();
+/// std::thread::scope(|scope| scope.spawn(move || drop(guard)));
+/// ```
+#[must_use = "the lock is let go when the guard is dropped"]
+pub struct ReentrantGuard<'a> {
+    state: &'a State,
+    holder_died: bool,
+    /// The thread that locks must unlock.
+    _thread: PhantomData<*const ()>,
+}
+
+#[repr(C)]
+struct State {
+    mutex: RobustMutex,
+    /// How many guards there are. Changed by the holder only.
+    guards: AtomicU32,
+}
+
+// SAFETY: an atomic, and a mutex that checks itself.
+unsafe impl Shared for State {}
+impl Kind for State {
+    const MAGIC: u64 = 0x6d70_2d72_6c6f_6301;
+}
+
+impl ReentrantMutex {
+    /// A lock that nobody holds.
+    ///
+    /// # Errors
+    ///
+    /// [`MutexError::Memory`].
+    pub fn new() -> Result<ReentrantMutex, MutexError> {
+        let mut made = Ok(());
+        let object = Object::create(0, |state: &State| made = state.mutex.init())?;
+        made.map_err(lock_error)?;
+        Ok(ReentrantMutex(object))
+    }
+
+    /// Blocks until no other thread holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`MutexError::Broken`].
+    pub fn lock(&self) -> Result<ReentrantGuard<'_>, MutexError> {
+        self.lock_until(Deadline::Never)
+    }
+
+    /// Takes it if no other thread holds it.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](ReentrantMutex::lock), and [`MutexError::Locked`].
+    pub fn try_lock(&self) -> Result<ReentrantGuard<'_>, MutexError> {
+        let mutex = &self.0.get().mutex;
+        match mutex.is_locked() && !mutex.is_held_here() {
+            true => Err(MutexError::Locked),
+            false => self.lock_until(Deadline::Now),
+        }
+    }
+
+    /// Blocks until no other thread holds it, at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](ReentrantMutex::lock), and [`MutexError::Locked`].
+    pub fn lock_timeout(&self, timeout: Duration) -> Result<ReentrantGuard<'_>, MutexError> {
+        self.lock_until(Deadline::after(timeout))
+    }
+
+    /// Whether somebody holds it now; this thread as well.
+    #[doc(alias = "locked")]
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.0.get().mutex.is_locked()
+    }
+
+    fn lock_until(&self, deadline: Deadline) -> Result<ReentrantGuard<'_>, MutexError> {
+        static SPIN: Spin = Spin::new();
+        let state = self.0.get();
+        let mut holder_died = false;
+        match state.mutex.lock(deadline, &SPIN, || holder_died = true) {
+            Ok(guard) => {
+                state.guards.store(1, SeqCst);
+                mem::forget(guard);
+            }
+            // This thread has it already, so that nobody else counts now.
+            Err(LockError::Deadlock) => {
+                let guards = state.guards.load(SeqCst).checked_add(1);
+                state
+                    .guards
+                    .store(guards.ok_or(MutexError::Broken)?, SeqCst);
+            }
+            Err(error) => return Err(lock_error(error)),
+        }
+        Ok(ReentrantGuard {
+            state,
+            holder_died,
+            _thread: PhantomData,
+        })
+    }
+}
+
+impl ReentrantGuard<'_> {
+    /// Whether the last one who held the lock died with it, perhaps in the middle of a change of
+    /// what it guards. Of the guards of one holder the first one knows.
+    #[must_use]
+    pub fn holder_died(&self) -> bool {
+        self.holder_died
+    }
+}
+
+impl Drop for ReentrantGuard<'_> {
+    fn drop(&mut self) {
+        let (state, mutex) = (self.state, &self.state.mutex);
+        match state.guards.load(SeqCst).saturating_sub(1) {
+            0 => mutex.unlock(),
+            // A fork of the holder has a copy of the guard, but not the lock.
+            left if mutex.is_held_here() => state.guards.store(left, SeqCst),
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Debug for ReentrantMutex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReentrantMutex")
+            .field("locked", &self.is_locked())
+            .finish()
+    }
+}
+
+impl fmt::Debug for ReentrantGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReentrantGuard")
+            .field("holder_died", &self.holder_died)
+            .finish()
+    }
+}
