@@ -20,7 +20,7 @@
 //! or until one of its functions drops them.
 //!
 //! To copy: the folder manager/, process/ and what its mod.rs names, queue/ and what its mod.rs
-//! names.
+//! names, sync/ and what its mod.rs names.
 
 mod address;
 mod array;
@@ -68,7 +68,10 @@ pub use method::Method;
 pub use namespace::Namespace;
 pub use proxy::Proxy;
 pub use set::SetProxy;
-pub use sync::{EventProxy, JoinableQueueProxy, LockGuard, LockProxy, QueueProxy};
+pub use sync::{
+    BarrierProxy, ConditionProxy, EventProxy, JoinableQueueProxy, LockProxy, QueueProxy,
+    RLockProxy, SemaphoreProxy,
+};
 pub use transaction::{Transaction, Values, transaction};
 pub use typed::{Hosted, Item};
 pub use value::ValueProxy;

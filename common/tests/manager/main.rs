@@ -5,6 +5,7 @@ mod faults;
 mod lifetime;
 mod remote;
 mod typed;
+mod waiting;
 
 use std::time::{Duration, Instant};
 

@@ -2,11 +2,10 @@
 
 use common::Process;
 use common::manager::{
-    ArrayProxy, CallError, DictProxy, EventProxy, Hosted, IndexError, ListProxy, LockProxy,
-    Manager, Namespace, QueueProxy, SetProxy, ValueProxy, transaction,
+    ArrayProxy, CallError, DictProxy, Hosted, IndexError, ListProxy, Manager, Namespace, SetProxy,
+    ValueProxy, transaction,
 };
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 use testkit::isolated;
 
 // G-001, G-003, G-004, G-023, G-031
@@ -214,42 +213,5 @@ fn values_arrays_and_namespaces_in_a_child() {
                 .unwrap(),
             1
         );
-    });
-}
-
-// G-010, G-016, G-017, G-018, G-022
-#[test]
-fn things_to_wait_for() {
-    isolated(|| {
-        let manager = Manager::new().unwrap();
-        let queue: QueueProxy<u32> = manager.bounded_queue(2).unwrap();
-        let list: ListProxy<QueueProxy<u32>> = manager.list().unwrap();
-        list.append(queue.clone()).unwrap();
-        list.get(0).unwrap().unwrap().put(1).unwrap();
-        queue.put(2).unwrap();
-        assert!(queue.is_full());
-        assert_eq!((queue.get().unwrap(), queue.get().unwrap()), (1, 2));
-        assert!(queue.try_get().is_err());
-
-        let (lock, event) = (manager.lock().unwrap(), manager.event().unwrap());
-        let guard = lock.lock();
-        let child = |lock: LockProxy, event: EventProxy| {
-            assert!(lock.lock_timeout(Duration::from_millis(10)).is_none());
-            event.wait();
-            event.clear();
-            let guard = lock.lock();
-            assert!(!guard.holder_died());
-        };
-        let process = Process::spawn(child, (lock.clone(), event.clone())).unwrap();
-        event.set();
-        while event.is_set() {
-            std::thread::yield_now();
-        }
-        assert!(!event.wait_timeout(Duration::from_millis(1)));
-        drop(guard);
-        process.join().unwrap();
-        drop(lock.lock());
-        // Its copy is the manager's; this process unlinks the memory when nobody has it.
-        list.clear().unwrap();
     });
 }
