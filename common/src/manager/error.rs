@@ -51,6 +51,13 @@ pub enum CallError {
          transaction"
     )]
     Busy,
+    /// The call was made from a function that runs in the manager, and its answer takes a while:
+    /// the manager would wait for itself.
+    #[error(
+        "a function that runs in a manager cannot wait for a pool of that manager: call it from \
+         another process, or from a thread"
+    )]
+    WouldBlock,
     /// The values of one transaction must be of one manager.
     #[error("the values of a transaction belong to different managers")]
     Foreign,

@@ -5,6 +5,7 @@
 use super::connection::Connection;
 use super::error::CallError;
 use super::exchange::Polled;
+use super::message::Message;
 use super::proxy::decode_reply;
 use crate::deadline::Deadline;
 use crate::reactor;
@@ -43,10 +44,15 @@ impl<R> CallFuture<R> {
         CallFuture(State::Done(Some(result)))
     }
 
-    pub(super) fn sent(connection: Arc<Connection>, number: u64) -> Self {
+    /// Sends the message, if there is one.
+    pub(super) fn of(connection: Arc<Connection>, message: Result<Message, CallError>) -> Self {
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => return CallFuture::done(Err(error)),
+        };
         CallFuture(State::Sent(Sent {
+            number: connection.send(message),
             connection,
-            number,
             driving: None,
             taken: false,
         }))

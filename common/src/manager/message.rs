@@ -26,6 +26,9 @@ pub(super) enum Kind {
     Shutdown = 7,
     /// Whether an object is poisoned, and perhaps make it so no more: object, 0 or 1.
     Poison = 8,
+    /// Call a function with one value that returns a future; the answer is what comes of that:
+    /// object, entry, arguments.
+    CallLater = 9,
     /// What the function returned, encoded; before it, the objects that it grants.
     Returned = 16,
     /// Why it did not return, an encoded `CallError`.
@@ -44,6 +47,7 @@ impl Kind {
             Release,
             Shutdown,
             Poison,
+            CallLater,
             Returned,
             Failed,
         ]

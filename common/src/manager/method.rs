@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::{Any, type_name};
 use std::marker::PhantomData;
+use std::pin::Pin;
 
 /// A function on a hosted value: `fn(&mut T, A..) -> R` with zero to six more arguments. `A` is
 /// the tuple of those.
@@ -60,6 +61,16 @@ pub(super) struct CallEntry(pub(super) fn(&mut dyn Any, &[u8], &mut Vec<u8>) -> 
 #[derive(Clone, Copy)]
 pub(super) struct TransactionEntry(pub(super) fn(&mut [Value], &[u8], &mut Vec<u8>) -> Called);
 
+/// Calls a function with one value that begins something; what comes of it is a future.
+#[derive(Clone, Copy)]
+pub(super) struct LaterEntry(pub(super) fn(&mut dyn Any, &[u8]) -> Result<Later, CallError>);
+
+/// A result to come, polled on the server's thread.
+pub(super) type Later = Pin<Box<dyn Future<Output = Encode>>>;
+
+/// Encodes a result that has come.
+pub(super) type Encode = Box<dyn FnOnce(&mut Vec<u8>) -> Called>;
+
 /// Makes a value; also says what its type is called.
 #[derive(Clone, Copy)]
 #[allow(clippy::type_complexity)]
@@ -77,6 +88,10 @@ impl Signature for TransactionEntry {
 
 impl Signature for HostEntry {
     const MAGIC: u64 = 0x6d61_6e03;
+}
+
+impl Signature for LaterEntry {
+    const MAGIC: u64 = 0x6d61_6e04;
 }
 
 pub(super) fn call_entry<F, T, A>(_f: F) -> Result<EntryRef, BadEntry>
@@ -110,14 +125,51 @@ where
     A: DeserializeOwned,
     R: Serialize,
 {
-    let server = |failure| CallError::Server(failure);
-    let args: A = panic::catch(|| context::decoding_request(|| codec::decode(args)))
-        .map_err(|panic| server(Failure::Panicked(panic)))?
-        .map_err(|error| server(Failure::Arguments(error)))?;
+    let args = decode(args)?;
     let result = panic::catch(|| f(args)).map_err(CallError::Panicked)?;
-    panic::catch(|| context::encoding_reply(|| codec::encode_into(&result, out)))
-        .map_err(|panic| server(Failure::Panicked(panic)))?
-        .map_err(|error| server(Failure::Result(error)))
+    encode(&result, out)
+}
+
+fn decode<A: DeserializeOwned>(args: &[u8]) -> Result<A, CallError> {
+    panic::catch(|| context::decoding_request(|| codec::decode(args)))
+        .map_err(|panic| CallError::Server(Failure::Panicked(panic)))?
+        .map_err(|error| CallError::Server(Failure::Arguments(error)))
+}
+
+fn encode<R: Serialize>(result: &R, out: &mut Vec<u8>) -> Called {
+    panic::catch(|| context::encoding_reply(|| codec::encode_into(result, out)))
+        .map_err(|panic| CallError::Server(Failure::Panicked(panic)))?
+        .map_err(|error| CallError::Server(Failure::Result(error)))
+}
+
+pub(super) fn later_entry<F, T, A>(_f: F) -> Result<EntryRef, BadEntry>
+where
+    F: Method<T, A, Output: Future<Output: Serialize> + 'static>,
+    T: 'static,
+    A: DeserializeOwned + 'static,
+{
+    EntryRef::of(LaterOf::<F, T, A>::ENTRY)
+}
+
+struct LaterOf<F, T, A>(PhantomData<(F, T, A)>);
+
+impl<F, T, A> LaterOf<F, T, A>
+where
+    F: Method<T, A, Output: Future<Output: Serialize> + 'static>,
+    T: 'static,
+    A: DeserializeOwned + 'static,
+{
+    const ENTRY: &'static Entry<LaterEntry> =
+        &Entry::new::<(F, T, A, F::Output)>(LaterEntry(|value, args| {
+            let value = value.downcast_mut::<T>().ok_or_else(wrong_type::<T>)?;
+            let args = decode(args)?;
+            let begin = || instance::<F>().call(value, args);
+            let result = panic::catch(begin).map_err(CallError::Panicked)?;
+            Ok(Box::pin(async {
+                let result = result.await;
+                Box::new(move |out: &mut Vec<u8>| encode(&result, out)) as Encode
+            }) as Later)
+        }));
 }
 
 /// The found type's name is added by who knows it.
@@ -144,9 +196,7 @@ where
     A: DeserializeOwned + 'static,
 {
     const ENTRY: &'static Entry<HostEntry> = &Entry::new::<(F, A, F::Output)>(HostEntry(|args| {
-        let args: A = panic::catch(|| context::decoding_request(|| codec::decode(args)))
-            .map_err(|panic| CallError::Server(Failure::Panicked(panic)))?
-            .map_err(|error| CallError::Server(Failure::Arguments(error)))?;
+        let args = decode(args)?;
         let value = panic::catch(|| instance::<F>().call(args))
             .map_err(|panic| CallError::Server(Failure::Panicked(panic)))?;
         Ok((Box::new(value) as Value, type_name::<F::Output>()))

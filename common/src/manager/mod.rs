@@ -20,7 +20,7 @@
 //! or until one of its functions drops them.
 //!
 //! To copy: the folder manager/, process/ and what its mod.rs names, queue/ and what its mod.rs
-//! names, sync/ and what its mod.rs names.
+//! names, sync/ and what its mod.rs names, pool/ and what its mod.rs names.
 
 mod address;
 mod array;
@@ -45,6 +45,7 @@ mod names;
 mod namespace;
 mod objects;
 mod pending;
+mod pool;
 mod proxy;
 mod remote;
 mod server;
@@ -66,6 +67,7 @@ pub use future::CallFuture;
 pub use list::{IndexError, ListProxy};
 pub use method::Method;
 pub use namespace::Namespace;
+pub use pool::PoolProxy;
 pub use proxy::Proxy;
 pub use set::SetProxy;
 pub use sync::{

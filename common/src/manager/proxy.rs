@@ -12,6 +12,7 @@ use super::pending::Reply;
 use super::{buffer, context, objects};
 use crate::codec;
 use crate::deadline::Deadline;
+use crate::function::EntryRef;
 use crate::panic::Panic;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -149,14 +150,28 @@ impl<T: 'static> Proxy<T> {
     {
         match self.handle.route() {
             Route::Here => CallFuture::done(objects::call_here(self.handle.object, f, args)),
-            Route::There(connection) => match self.message(&connection, f, &args) {
-                Ok(message) => {
-                    let number = connection.send(message);
-                    CallFuture::sent(connection, number)
-                }
-                Err(error) => CallFuture::done(Err(error)),
-            },
+            Route::There(connection) => {
+                let message = self.message(&connection, f, &args);
+                CallFuture::of(connection, message)
+            }
         }
+    }
+
+    /// As [`call_async`](Proxy::call_async) for an `f` that begins something and returns a future:
+    /// what comes of that is the result. Meanwhile the manager runs other calls.
+    pub(super) fn call_later<F, A, R>(&self, f: F, args: A) -> CallFuture<R>
+    where
+        F: Method<T, A, Output: Future<Output = R> + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned,
+    {
+        let Route::There(connection) = self.handle.route() else {
+            return CallFuture::done(Err(CallError::WouldBlock));
+        };
+        let message = method::later_entry(f)
+            .map_err(CallError::Function)
+            .and_then(|entry| self.message_of(Kind::CallLater, &connection, &entry, &args));
+        CallFuture::of(connection, message)
     }
 
     fn message<F, A>(
@@ -170,8 +185,18 @@ impl<T: 'static> Proxy<T> {
         A: Serialize + DeserializeOwned + 'static,
     {
         let entry = method::call_entry(f).map_err(CallError::Function)?;
-        let message = Message::in_buffer(buffer::take(), Kind::Call, 0).u64(self.handle.object);
-        with_args(message, connection, &entry, args)
+        self.message_of(Kind::Call, connection, &entry, args)
+    }
+
+    fn message_of<A: Serialize>(
+        &self,
+        kind: Kind,
+        connection: &Arc<Connection>,
+        entry: &EntryRef,
+        args: &A,
+    ) -> Result<Message, CallError> {
+        let message = Message::in_buffer(buffer::take(), kind, 0).u64(self.handle.object);
+        with_args(message, connection, entry, args)
     }
 
     /// Whether a function that had the value panicked.
@@ -226,7 +251,7 @@ impl<T: 'static> Proxy<T> {
 pub(super) fn with_args<A: Serialize>(
     mut message: Message,
     connection: &Arc<Connection>,
-    entry: &crate::function::EntryRef,
+    entry: &EntryRef,
     args: &A,
 ) -> Result<Message, CallError> {
     let body = message.body();

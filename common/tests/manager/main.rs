@@ -3,6 +3,7 @@
 mod calls;
 mod faults;
 mod lifetime;
+mod pool;
 mod remote;
 mod typed;
 mod waiting;

@@ -1,6 +1,7 @@
 //! One client process, as the server sees it.
 
 use super::dispatch::{self, Outcome};
+use super::later::{Calls, Wakes};
 use crate::manager::address::random;
 use crate::manager::channel::{Channel, Consumer, Corrupt, Producer};
 use crate::manager::endpoint::Endpoint;
@@ -47,6 +48,7 @@ struct Attached {
     /// client that does not read its answers waits, and nobody else.
     outbox: Vec<u8>,
     outbox_sent: usize,
+    calls: Calls,
 }
 
 pub(super) enum Progress {
@@ -177,21 +179,38 @@ impl Client {
             channel,
             outbox: Vec::new(),
             outbox_sent: 0,
+            calls: Calls::default(),
         }));
         Some(())
     }
 
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Runs the next requests.
-    pub(super) fn serve(&mut self) -> Progress {
+    pub(super) fn serve(&mut self, wakes: &Arc<Wakes>) -> Progress {
         let Stage::Attached(attached) = &mut self.stage else {
             return Progress::None;
         };
         if attached.consumer.is_empty() && attached.outbox.is_empty() {
             return Progress::None;
         }
-        match attached.serve(self.socket.as_fd(), self.number, &mut self.holds) {
+        match attached.serve(self.socket.as_fd(), self.number, &mut self.holds, wakes) {
             Ok(progress) => progress,
             Err(Corrupt) => Progress::Gone,
+        }
+    }
+
+    /// Answers a call that was begun earlier, if it has come so far; false if the client is to be
+    /// removed.
+    pub(super) fn go_on(&mut self, call: u64) -> bool {
+        let Stage::Attached(attached) = &mut self.stage else {
+            return true;
+        };
+        match attached.calls.poll(call, &mut self.holds) {
+            Outcome::Answer(answer) => attached.send(answer, self.socket.as_fd()).is_ok(),
+            _ => true,
         }
     }
 
@@ -234,6 +253,7 @@ impl Attached {
         socket: BorrowedFd<'_>,
         number: u32,
         holds: &mut Holds,
+        wakes: &Arc<Wakes>,
     ) -> Result<Progress, Corrupt> {
         let mut any = self.flush(socket)?;
         for _ in 0..TURN {
@@ -246,10 +266,14 @@ impl Attached {
                 break;
             }
             any = true;
-            let outcome = dispatch::handle(&request, number, holds);
+            let mut outcome = dispatch::handle(&request, number, holds);
             buffer::give(request);
+            if let Outcome::Later(call, later) = outcome {
+                self.calls.add(call, later, number, wakes);
+                outcome = self.calls.poll(call, holds);
+            }
             match outcome {
-                Outcome::Nothing => {}
+                Outcome::Nothing | Outcome::Later(..) => {}
                 Outcome::Answer(answer) => self.send(answer, socket)?,
                 Outcome::Shutdown => return Ok(Progress::Shutdown),
                 Outcome::Nonsense => return Err(Corrupt),
@@ -267,7 +291,10 @@ impl Attached {
     }
 
     fn send(&mut self, answer: Vec<u8>, socket: BorrowedFd<'_>) -> Result<(), Corrupt> {
-        let sent = self.producer.push(&answer)?;
+        let sent = match self.outbox.is_empty() {
+            true => self.producer.push(&answer)?,
+            false => 0,
+        };
         if sent < answer.len() {
             self.outbox.extend_from_slice(&answer[sent..]);
         }

@@ -5,13 +5,15 @@ use crate::codec;
 use crate::function::{EntryRef, Failure, Signature};
 use crate::manager::error::CallError;
 use crate::manager::message::{Body, Header, Kind, Message};
-use crate::manager::method::{CallEntry, HostEntry, TransactionEntry, Value};
+use crate::manager::method::{CallEntry, HostEntry, Later, LaterEntry, TransactionEntry, Value};
 use crate::manager::{buffer, context, objects};
 
 pub(super) enum Outcome {
     Nothing,
     /// To be sent back.
     Answer(Vec<u8>),
+    /// The answer to the request of this number comes later.
+    Later(u64, Later),
     Shutdown,
     /// The client is broken: what comes next cannot be understood either.
     Nonsense,
@@ -22,11 +24,13 @@ pub(super) fn handle(request: &[u8], client: u32, holds: &mut Holds) -> Outcome 
     let Some((header, body)) = Header::parse(request) else {
         return Outcome::Nonsense;
     };
+    let number = header.number;
     let done = match header.kind {
-        Kind::Call => return answer(header, holds, |out| call(body, out)),
-        Kind::Transaction => return answer(header, holds, |out| transaction(body, out)),
-        Kind::Host => return host(header, body, holds),
-        Kind::Poison => return answer(header, holds, |out| poison(body, out)),
+        Kind::Call => return answer(number, holds, |out| call(body, out)),
+        Kind::CallLater => return call_later(number, body, holds),
+        Kind::Transaction => return answer(number, holds, |out| transaction(body, out)),
+        Kind::Host => return host(number, body, holds),
+        Kind::Poison => return answer(number, holds, |out| poison(body, out)),
         Kind::Claim => claim(body, holds),
         Kind::Ticket => ticket(body, client),
         Kind::Release => release(body, holds),
@@ -39,12 +43,13 @@ pub(super) fn handle(request: &[u8], client: u32, holds: &mut Holds) -> Outcome 
     }
 }
 
-fn answer(
-    header: Header,
+/// Answers the request of this number with what `f` encodes.
+pub(super) fn answer(
+    number: u64,
     holds: &mut Holds,
     f: impl FnOnce(&mut Vec<u8>) -> Result<(), CallError>,
 ) -> Outcome {
-    let mut message = Message::in_buffer(buffer::take(), Kind::Returned, header.number);
+    let mut message = Message::in_buffer(buffer::take(), Kind::Returned, number);
     let outcome = f(message.body());
     let granted = context::take_grants();
     match outcome {
@@ -59,7 +64,7 @@ fn answer(
             for object in granted {
                 objects::release(object, 1);
             }
-            let mut message = Message::new(Kind::Failed, header.number);
+            let mut message = Message::new(Kind::Failed, number);
             // An error is made of strings and numbers; should that fail, an empty one is an
             // error to the client as well.
             let _ = codec::encode_into(&error, message.body());
@@ -92,6 +97,21 @@ fn call(mut body: Body<'_>, out: &mut Vec<u8>) -> Result<(), CallError> {
     let mut value = take(object)?;
     let result = run(&mut *value, body.0, out);
     objects::finish(object, value, result)
+}
+
+fn call_later(number: u64, body: Body<'_>, holds: &mut Holds) -> Outcome {
+    match begin(body) {
+        Ok(later) => Outcome::Later(number, later),
+        Err(error) => answer(number, holds, |_| Err(error)),
+    }
+}
+
+fn begin(mut body: Body<'_>) -> Result<Later, CallError> {
+    let object = body.number().ok_or_else(|| misread(&body, "an object"))?;
+    let LaterEntry(begin) = function(&mut body)?;
+    let mut value = take(object)?;
+    let begun = begin(&mut *value, body.0);
+    objects::finish(object, value, begun)
 }
 
 fn take(object: u64) -> Result<Value, CallError> {
@@ -138,9 +158,9 @@ pub(in crate::manager) fn put_back<R>(
     result
 }
 
-fn host(header: Header, mut body: Body<'_>, holds: &mut Holds) -> Outcome {
+fn host(number: u64, mut body: Body<'_>, holds: &mut Holds) -> Outcome {
     let made = function(&mut body).and_then(|HostEntry(make)| make(body.0));
-    answer(header, holds, |out| {
+    answer(number, holds, |out| {
         let (value, type_name) = made?;
         let object = objects::with(|objects| objects.add(value, type_name));
         let object = object.ok_or(CallError::Gone)?;

@@ -11,6 +11,7 @@
 mod client;
 mod dispatch;
 mod door;
+mod later;
 
 use super::builder::Start;
 use super::objects;
@@ -18,8 +19,10 @@ use super::spin::Spin;
 use crate::deadline::Deadline;
 use client::{Client, Progress};
 use door::Door;
+use later::Wakes;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use dispatch::put_back;
@@ -51,10 +54,13 @@ struct Server {
     clients: Vec<Option<Client>>,
     spin: Spin,
     connected: u32,
+    wakes: Arc<Wakes>,
 }
 
 /// What epoll tells of the listener.
 const LISTENER: u64 = u64::MAX;
+/// What epoll tells of calls that can be answered now.
+const WAKES: u64 = u64::MAX - 1;
 /// Rounds over all lanes between two looks at the sockets, while there is always something to do.
 const ROUNDS: u32 = 256;
 
@@ -68,12 +74,16 @@ impl Server {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os)?;
         let listener = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
         epoll.add(door.listener(), listener).map_err(os)?;
+        let wakes = Wakes::new().map_err(os)?;
+        let woken = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKES);
+        epoll.add(wakes.event(), woken).map_err(os)?;
         Ok(Server {
             door,
             epoll,
             clients: Vec::new(),
             spin: Spin::new(),
             connected: 0,
+            wakes,
         })
     }
 
@@ -99,12 +109,12 @@ impl Server {
 
     /// One round over all clients; whether there was anything, `None` if one asked for the end.
     fn serve_all(&mut self) -> Option<bool> {
-        let mut any = false;
+        let mut any = self.answer_begun();
         for place in 0..self.clients.len() {
             let Some(client) = &mut self.clients[place] else {
                 continue;
             };
-            match client.serve() {
+            match client.serve(&self.wakes) {
                 Progress::None => {}
                 Progress::Some => any = true,
                 Progress::Gone => self.remove(place),
@@ -115,10 +125,27 @@ impl Server {
         Some(any)
     }
 
+    /// Answers the calls of which something was heard; whether there were any.
+    fn answer_begun(&mut self) -> bool {
+        let woken = self.wakes.take();
+        for &(number, call) in &woken {
+            let its = |client: &Option<Client>| client.as_ref().map(Client::number) == Some(number);
+            // None: it has ended meanwhile.
+            let place = self.clients.iter().position(its);
+            let client = place.and_then(|place| self.clients[place].as_mut());
+            if let (Some(place), Some(client)) = (place, client)
+                && !client.go_on(call)
+            {
+                self.remove(place);
+            }
+        }
+        !woken.is_empty()
+    }
+
     fn something_soon(&mut self) -> bool {
-        let clients = &mut self.clients;
+        let (clients, wakes) = (&mut self.clients, &self.wakes);
         self.spin
-            .until(|| clients.iter_mut().flatten().any(Client::can_go_on))
+            .until(|| wakes.any() || clients.iter_mut().flatten().any(Client::can_go_on))
     }
 
     /// Handles what happened on the sockets; sleeps until something does if `idle`.
@@ -145,6 +172,8 @@ impl Server {
         for event in &events[..count] {
             match event.data() {
                 LISTENER => self.let_in(),
+                // Answered at the beginning of the next round.
+                WAKES => {}
                 place => self.hear(place as usize),
             }
         }
