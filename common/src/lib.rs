@@ -32,7 +32,7 @@
 //! | piece | what it is | where | stands on |
 //! |---|---|---|---|
 //! | [`pool`] | workers that take tasks: `apply`, `map` and their siblings | `pool/` | process, ring, function |
-//! | [`manager`] | values in a process of their own, and proxies for them | `manager/` | process, function |
+//! | [`manager`] | values in a process of their own, and proxies for them | `manager/` | process, pool, queue, sync |
 //! | [`aio`] | `gather` and task groups; a pool of coroutines | `aio/` | process, function |
 //! | [`process`] | start a process, wait for it, end it | `process/` | function |
 //! | [`queue`] | messages between processes | `queue/` | ring, codec |

@@ -11,6 +11,9 @@
 //! *any* read-modify-write is atomic: `counter.call(|n: &mut u64| *n += 1, ())`. [`ListProxy`],
 //! [`DictProxy`] and their siblings are thin layers over [`Proxy::call`].
 //!
+//! Whatever there is to wait for ([`LockProxy`], [`QueueProxy`] and so on) is one of this library's
+//! in shared memory, and [`PoolProxy`] is a pool of workers that belongs to the manager.
+//!
 //! Requests and replies travel through shared memory, a pair of lanes for each client process
 //! (see `channel.rs`); a socket attaches clients, wakes sleepers, and tells each side at once when
 //! the other has ended.
@@ -241,6 +244,21 @@ impl Manager {
         self.process.as_ref().map(Process::pid)
     }
 
+    /// The exit code of its process: 0 if it ended because it was asked to, `-15` if it was busy
+    /// and had to be terminated, and so on. `None` while it runs, and if it was not started by
+    /// this process.
+    ///
+    /// ```
+    /// let mut manager = common::manager::Manager::new()?;
+    /// assert_eq!(manager.exit_code(), None);
+    /// manager.shutdown();
+    /// assert_eq!(manager.exit_code(), Some(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn exit_code(&self) -> Option<i32> {
+        self.process.as_ref().and_then(Process::exit_code)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.connection.endpoint.name
@@ -259,14 +277,13 @@ impl Manager {
     /// Shuts it down now, as dropping it does. Calls on its proxies fail at once from now on. Does
     /// nothing the second time, and nothing for a manager that was not started here.
     pub fn shutdown(&mut self) {
-        let Some(process) = self.process.take() else {
-            return self.connection.unpublish_if_unused();
-        };
         if !self.connection.is_ours() {
             // A fork of the process that started it: the manager is not this one's to end.
-            std::mem::forget(process);
-            return;
+            return std::mem::forget(self.process.take());
         }
+        let Some(process) = &self.process else {
+            return self.connection.unpublish_if_unused();
+        };
         self.connection.send(Message::new(Kind::Shutdown, 0));
         if process.join_timeout(GRACE).is_none() {
             let _ = process.terminate();

@@ -1,9 +1,12 @@
 //! Calls, from one process and from many.
 
+use crate::kill;
 use common::Process;
-use common::manager::{CallError, ListProxy, Manager, Proxy, transaction};
-use std::time::Duration;
+use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy, transaction};
+use std::time::{Duration, Instant};
 use testkit::isolated;
+
+const SOON: Duration = Duration::from_millis(50);
 
 fn add(n: &mut u64, by: u64) -> u64 {
     *n += by;
@@ -217,15 +220,48 @@ fn transactions_exclude_each_other() {
 fn a_slow_call_does_not_hold_others_beyond_their_timeout() {
     isolated(|| {
         let manager = Manager::new().unwrap();
-        let value = manager.host(0u64).unwrap();
-        let sleep = |_: &mut u64| std::thread::sleep(Duration::from_millis(1500));
-        let slow = value.call_async(sleep, ());
-        let start = std::time::Instant::now();
-        let error = value.call_timeout(add, (1,), Duration::from_millis(100));
-        assert!(matches!(error, Err(CallError::Timeout { .. })));
-        assert!(start.elapsed() < Duration::from_millis(1400));
-        slow.wait().unwrap();
+        let (slow, value) = (manager.host(0u64).unwrap(), manager.host(0u64).unwrap());
+        let (started, go) = (manager.event().unwrap(), manager.event().unwrap());
+        let wait = |_: &mut u64, started: EventProxy, go: EventProxy| {
+            started.set();
+            go.wait();
+        };
+        let waiting = slow.call_async(wait, (started.clone(), go.clone()));
+        started.wait();
+        let late = value.call_timeout(add, (1,), SOON);
+        assert!(matches!(late, Err(CallError::Timeout { .. })));
+        go.set();
+        waiting.wait().unwrap();
         // The late one ran.
         assert_eq!(value.call(get, ()).unwrap(), 1);
+
+        started.clear();
+        let sleep = |_: &mut u64, started: EventProxy| {
+            started.set();
+            std::thread::sleep(Duration::from_secs(10));
+        };
+        let sleeping = slow.call_async(sleep, (started.clone(),));
+        started.wait();
+        let start = Instant::now();
+        for _ in 0..3 {
+            let late = value.call_timeout(add, (1,), SOON);
+            assert!(matches!(late, Err(CallError::Timeout { .. })));
+        }
+        // One that has yet to connect, which nobody answers either.
+        let call = |value: Proxy<u64>| {
+            let start = Instant::now();
+            let late = value.call_timeout(add, (1,), SOON);
+            assert!(matches!(late, Err(CallError::Timeout { .. })));
+            start.elapsed()
+        };
+        let process = Process::spawn(call, (value.clone(),)).unwrap();
+        assert!(process.join().unwrap() < Duration::from_secs(1));
+        assert!(start.elapsed() < Duration::from_secs(5));
+        kill(manager.pid().unwrap());
+        assert!(matches!(
+            sleeping.wait(),
+            Err(CallError::Disconnected { .. })
+        ));
+        assert!(start.elapsed() < Duration::from_secs(5), "it still slept");
     });
 }

@@ -105,6 +105,8 @@ fn a_proxy_that_never_arrives_holds_its_value_for_a_while() {
     });
 }
 
+struct Node(Vec<Proxy<Node>>);
+
 // G-002, G-005, G-009
 #[test]
 fn nested_proxies_are_the_values_themselves() {
@@ -126,9 +128,11 @@ fn nested_proxies_are_the_values_themselves() {
         assert_eq!(manager.count().unwrap(), 2);
         assert_eq!(kept.to_string(), "[1, 2, 3]");
         // In a circle: dropped at the latest with the manager.
-        let circle = manager.host(Vec::<Proxy<u64>>::new()).unwrap();
+        let circle = manager.host_with(|| Node(Vec::new()), ()).unwrap();
+        let push = |node: &mut Node, next: Proxy<Node>| node.0.push(next);
+        circle.call(push, (circle.clone(),)).unwrap();
         drop(circle);
-        assert_eq!(manager.count().unwrap(), 2);
+        assert_eq!(manager.count().unwrap(), 3);
     });
 }
 

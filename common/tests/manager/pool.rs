@@ -1,6 +1,6 @@
 //! A pool in the manager, and its clients.
 
-use crate::eventually;
+use crate::{eventually, is_alive, kill, workers};
 use common::Process;
 use common::manager::{CallError, Hosted, ListProxy, Manager, PoolProxy, Proxy};
 use common::pool::{Pool, TaskError};
@@ -22,29 +22,6 @@ fn add(n: &mut u64, by: u64) -> u64 {
 fn never(started: Event) {
     started.set();
     std::thread::sleep(Duration::MAX);
-}
-
-fn workers(pool: &PoolProxy) -> Vec<u32> {
-    let pids = |pool: &mut Pool| {
-        let workers = pool.stats().workers;
-        workers
-            .iter()
-            .filter_map(|worker| worker.pid)
-            .collect::<Vec<_>>()
-    };
-    pool.proxy().call(pids, ()).unwrap()
-}
-
-fn is_alive(pid: &u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
-}
-
-fn kill(pid: u32) {
-    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 // G-021
@@ -81,7 +58,9 @@ fn a_pool_is_used_by_children() {
         assert_eq!(pids.len(), 2);
         drop(pool);
         assert_eq!(manager.count().unwrap(), 0);
-        eventually("the workers have ended", || !pids.iter().any(is_alive));
+        eventually("the workers have ended", || {
+            !pids.iter().any(|&pid| is_alive(pid))
+        });
     });
 }
 
@@ -186,7 +165,9 @@ fn a_killed_manager_ends_the_tasks_and_their_clients_are_told() {
         assert!(matches!(error, CallError::Disconnected { .. }), "{error}");
         assert!(killed.elapsed() < Duration::from_secs(1));
         assert!(pool.apply(square, (1,)).is_err());
-        eventually("the workers have ended", || !pids.iter().any(is_alive));
+        eventually("the workers have ended", || {
+            !pids.iter().any(|&pid| is_alive(pid))
+        });
     });
 }
 

@@ -1,14 +1,17 @@
 //! Managers at an address.
 
+use crate::eventually;
 use common::Process;
 use common::manager::{
     Address, CallError, ConnectError, Key, ListProxy, Manager, Refusal, StartError,
 };
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use testkit::isolated;
 
 fn abstract_name() -> String {
@@ -135,6 +138,33 @@ fn garbage_and_silence_at_the_door_disturb_nobody() {
         silent.extend((0..300).map(|_| knock(&name)));
         Manager::connect(name.as_str(), manager.key()).unwrap();
         assert_eq!(list.len().unwrap(), 400);
+    });
+}
+
+/// The door waits five seconds for who says nothing.
+#[test]
+fn who_says_nothing_is_sent_away_after_a_while() {
+    isolated(|| {
+        let name = abstract_name();
+        let manager = Manager::serve(name.as_str()).unwrap();
+        let value = manager.host(0u32).unwrap();
+        let files = || {
+            let folder = format!("/proc/{}/fd", manager.pid().unwrap());
+            std::fs::read_dir(folder).unwrap().count()
+        };
+        let before = files();
+        let start = Instant::now();
+        let silent: Vec<OwnedFd> = (0..20).map(|_| knock(&name)).collect();
+        eventually("they are at the door", || files() >= before + silent.len());
+        // Asleep: nobody else gives it a reason to look at the clock.
+        for socket in &silent {
+            let mut polled = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+            assert_eq!(poll(&mut polled, 15_000u16), Ok(1), "it still waits");
+        }
+        assert!(start.elapsed() >= Duration::from_millis(4_900));
+        assert!(start.elapsed() < Duration::from_secs(10));
+        eventually("nothing is left of them", || files() == before);
+        assert_eq!(value.call(|n: &mut u32| *n, ()).unwrap(), 0);
     });
 }
 
