@@ -52,4 +52,4 @@ macro_rules! examples {
     };
 }
 
-examples! { by_address cache counter hosted_struct numbers transaction }
+examples! { by_address cache counter hosted_struct numbers shared_pool transaction }
