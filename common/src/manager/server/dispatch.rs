@@ -250,6 +250,15 @@ mod tests {
         message.finish()
     }
 
+    fn request_later(object: u64) -> Vec<u8> {
+        let push = |list: &mut Vec<u64>, text: String| std::future::ready(push(list, text));
+        let mut message = Message::new(Kind::CallLater, 3).u64(object);
+        let entry = method::later_entry::<_, Vec<u64>, (String,)>(push).unwrap();
+        codec::encode_into(&entry, message.body()).unwrap();
+        codec::encode_into(&("some text",), message.body()).unwrap();
+        message.finish()
+    }
+
     #[test]
     fn a_request_is_answered() {
         let request = request(install());
@@ -264,7 +273,8 @@ mod tests {
     /// Any bytes: an answer, an error or the end of this client, but never of the server.
     #[test]
     fn corrupted_requests_are_errors() {
-        let whole = request(install());
+        let object = install();
+        let wholes = [request(object), request_later(object)];
         let soak: u64 = std::env::var("SOAK").map_or(1, |text| text.parse().unwrap_or(1));
         let mut random = 7u64;
         let mut next = move || {
@@ -274,8 +284,8 @@ mod tests {
             (random >> 33) as usize
         };
         let mut holds = Holds::default();
-        for _ in 0..100_000 * soak {
-            let mut bytes = whole.clone();
+        for round in 0..100_000 * soak {
+            let mut bytes = wholes[round as usize % 2].clone();
             for _ in 0..1 + next() % 3 {
                 let at = next() % bytes.len();
                 bytes[at] = next() as u8;
@@ -285,6 +295,8 @@ mod tests {
             }
             let _ = handle(&bytes, 1, &mut holds);
         }
-        assert!(matches!(handle(&whole, 1, &mut holds), Outcome::Answer(_)));
+        let [call, later] = wholes.map(|whole| handle(&whole, 1, &mut holds));
+        assert!(matches!(call, Outcome::Answer(_)));
+        assert!(matches!(later, Outcome::Later(3, _)));
     }
 }

@@ -1,0 +1,212 @@
+//! What one process at a time holds, or so many.
+
+use crate::{LONG, SOON};
+use common::process::{self, Process};
+use common::sync::{Event, Mutex, MutexError, Overflow, ReentrantMutex, Semaphore};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+use testkit::isolated;
+
+#[test]
+fn a_mutex_excludes_other_processes() {
+    // S-001, S-002, S-006, S-007
+    isolated(|| {
+        let mutex = Mutex::new(String::from("free")).unwrap();
+        assert!(!mutex.is_locked());
+        let (holds, go) = (Event::new().unwrap(), Event::new().unwrap());
+        fn holder(mutex: Mutex<String>, holds: Event, go: Event) {
+            let mut guard = mutex.lock().unwrap();
+            holds.set();
+            go.wait();
+            guard.push_str(", then held");
+        }
+        let args = (mutex.clone(), holds.clone(), go.clone());
+        let child: Process<()> = Process::spawn(holder, args).unwrap();
+        holds.wait();
+        assert!(mutex.is_locked());
+        assert!(matches!(mutex.try_lock(), Err(MutexError::Locked)));
+        let start = Instant::now();
+        assert!(matches!(mutex.lock_timeout(SOON), Err(MutexError::Locked)));
+        assert!(start.elapsed() >= SOON);
+        go.set();
+        child.join().unwrap();
+        assert_eq!(*mutex.lock().unwrap(), "free, then held");
+    });
+}
+
+#[test]
+fn the_mutex_of_a_killed_holder_is_handed_on_unchanged() {
+    isolated(|| {
+        let mutex = Mutex::new(vec![1, 2, 3]).unwrap();
+        let theirs = mutex.clone();
+        let child: Process<()> = process::fork(move || {
+            let mut guard = theirs.lock().unwrap();
+            guard.clear();
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        })
+        .unwrap();
+        assert!(child.join().is_err());
+        let guard = mutex.lock_timeout(LONG).unwrap();
+        assert!(guard.holder_died());
+        assert_eq!(*guard, [1, 2, 3]);
+        drop(guard);
+        assert!(!mutex.lock().unwrap().holder_died());
+    });
+}
+
+/// Whether another process gets it.
+fn is_free(lock: &ReentrantMutex) -> bool {
+    let try_lock = |lock: ReentrantMutex| match lock.try_lock() {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error, MutexError::Locked);
+            assert!(lock.is_locked() && lock.lock_timeout(SOON).is_err());
+            false
+        }
+    };
+    let child = Process::spawn(try_lock, (lock.clone(),)).unwrap();
+    child.join().unwrap()
+}
+
+#[test]
+fn a_reentrant_mutex_is_held_until_its_last_guard_is_dropped() {
+    // S-004; one release too many is ruled out by the guards
+    isolated(|| {
+        let lock = ReentrantMutex::new().unwrap();
+        assert!(!lock.is_locked() && is_free(&lock));
+        let first = lock.lock().unwrap();
+        let second = lock.try_lock().unwrap();
+        let third = lock.lock_timeout(SOON).unwrap();
+        let elsewhere = || lock.try_lock().map(drop);
+        let other_thread = std::thread::scope(|scope| scope.spawn(elsewhere).join().unwrap());
+        assert_eq!(other_thread, Err(MutexError::Locked));
+        // In any order.
+        for guard in [second, first, third] {
+            assert!(lock.is_locked() && !is_free(&lock));
+            drop(guard);
+        }
+        assert!(!lock.is_locked() && is_free(&lock));
+    });
+}
+
+#[test]
+fn a_reentrant_mutex_held_by_a_child_is_locked_here() {
+    // S-005
+    isolated(|| {
+        let lock = ReentrantMutex::new().unwrap();
+        let (holds, go) = (Event::new().unwrap(), Event::new().unwrap());
+        fn holder(lock: ReentrantMutex, holds: Event, go: Event) {
+            let (_first, second) = (lock.lock().unwrap(), lock.lock().unwrap());
+            drop(second);
+            holds.set();
+            go.wait();
+        }
+        let args = (lock.clone(), holds.clone(), go.clone());
+        let child = Process::spawn(holder, args).unwrap();
+        holds.wait();
+        assert!(lock.is_locked());
+        assert_eq!(lock.try_lock().unwrap_err(), MutexError::Locked);
+        let start = Instant::now();
+        assert_eq!(lock.lock_timeout(SOON).unwrap_err(), MutexError::Locked);
+        assert!(start.elapsed() >= SOON);
+        go.set();
+        assert!(!lock.lock_timeout(LONG).unwrap().holder_died());
+        child.join().unwrap();
+    });
+}
+
+#[test]
+fn the_reentrant_mutex_of_a_killed_holder_is_handed_on() {
+    isolated(|| {
+        let (lock, holds) = (ReentrantMutex::new().unwrap(), Event::new().unwrap());
+        fn holder(lock: ReentrantMutex, holds: Event) {
+            let _guards = [lock.lock().unwrap(), lock.lock().unwrap()];
+            holds.set();
+            std::thread::sleep(Duration::MAX);
+        }
+        let child = Process::spawn(holder, (lock.clone(), holds.clone())).unwrap();
+        holds.wait();
+        std::thread::scope(|scope| {
+            // One sleeps for it already.
+            let waiter = scope.spawn(|| lock.lock_timeout(LONG).unwrap().holder_died());
+            child.kill().unwrap();
+            assert!(waiter.join().unwrap());
+        });
+        assert!(child.join().is_err());
+        // The dead one's two do not count.
+        let guard = lock.lock_timeout(LONG).unwrap();
+        assert!(!guard.holder_died());
+        drop(guard);
+        assert!(is_free(&lock));
+    });
+}
+
+#[test]
+fn a_fork_of_the_holder_does_not_unlock() {
+    isolated(|| {
+        let lock = ReentrantMutex::new().unwrap();
+        for guards in [1, 2] {
+            // Each process has a copy of these.
+            let first = Cell::new(Some(lock.lock().unwrap()));
+            let second = Cell::new((guards == 2).then(|| lock.lock().unwrap()));
+            let child = process::fork(|| drop((first.take(), second.take()))).unwrap();
+            child.join().unwrap();
+            assert!(!is_free(&lock));
+            drop((first, second));
+            assert!(is_free(&lock));
+        }
+    });
+}
+
+#[test]
+fn who_wants_to_release_what_another_acquired_takes_a_semaphore() {
+    // S-003, and the extra release of S-001
+    isolated(|| {
+        let lock = Semaphore::bounded(1).unwrap();
+        lock.acquire().forget();
+        assert!(lock.try_acquire().is_none());
+        let release = |lock: Semaphore| lock.release(1).unwrap();
+        let child = Process::spawn(release, (lock.clone(),)).unwrap();
+        child.join().unwrap();
+        assert_eq!(lock.available(), 1);
+        let (released, bound) = (1, 1);
+        assert_eq!(lock.release(1), Err(Overflow { released, bound }));
+    });
+}
+
+#[test]
+fn a_value_too_long_for_the_mutex_is_an_error_and_changes_nothing() {
+    let mutex = Mutex::with_capacity(vec![0u8; 10], 100).unwrap();
+    let mut guard = mutex.lock().unwrap();
+    guard.resize(1000, 7);
+    assert!(matches!(guard.store(), Err(MutexError::TooLong { .. })));
+    drop(guard);
+    assert_eq!(*mutex.lock().unwrap(), [0; 10]);
+}
+
+#[test]
+fn a_semaphore_counts() {
+    // S-008, S-009, S-010
+    isolated(|| {
+        let semaphore = Semaphore::new(2).unwrap();
+        let (first, second) = (semaphore.acquire(), semaphore.acquire());
+        assert_eq!(semaphore.available(), 0);
+        assert!(semaphore.try_acquire().is_none());
+        assert!(semaphore.acquire_timeout(SOON).is_none());
+        drop((first, second));
+        semaphore.release(2).unwrap();
+        assert_eq!(semaphore.available(), 4);
+        let bounded = Semaphore::bounded(2).unwrap();
+        assert!(bounded.release(1).is_err());
+        assert_eq!(bounded.available(), 2);
+
+        let empty = Semaphore::new(0).unwrap();
+        let take = |semaphore: Semaphore| semaphore.acquire().forget();
+        let waiting: Vec<Process<()>> = (0..3)
+            .map(|_| Process::spawn(take, (empty.clone(),)).unwrap())
+            .collect();
+        empty.release(3).unwrap();
+        waiting.iter().for_each(|one| one.join().unwrap());
+        assert_eq!(empty.available(), 0);
+    });
+}

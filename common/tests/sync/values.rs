@@ -1,0 +1,71 @@
+//! Numbers in shared memory.
+
+use common::process::Process;
+use common::shared::{Array, ArrayError, Value};
+use testkit::isolated;
+
+#[test]
+fn values_are_shared() {
+    // V-001, V-003, V-008, V-009, V-012
+    isolated(|| {
+        fn change(number: Value<i64>, pair: Value<(f64, char)>, counter: Value<u32>) {
+            number.set(-7).unwrap();
+            pair.update(|(float, letter)| (*float, *letter) = (*float * 2.0, 'z'))
+                .unwrap();
+            for _ in 0..2000 {
+                counter.update(|n| *n += 1).unwrap();
+            }
+        }
+        let (number, pair) = (Value::new(5).unwrap(), Value::new((1.5, 'a')).unwrap());
+        let counter = Value::new(0).unwrap();
+        let copy = pair.get().unwrap();
+        let children: Vec<Process<()>> = (0..4)
+            .map(|_| {
+                let args = (number.clone(), pair.clone(), counter.clone());
+                Process::spawn(change, args).unwrap()
+            })
+            .collect();
+        children.iter().for_each(|one| one.join().unwrap());
+        assert_eq!(number.get(), Ok(-7));
+        assert_eq!(pair.get(), Ok((24.0, 'z')));
+        assert_eq!(copy, (1.5, 'a'));
+        assert_eq!(counter.get(), Ok(8000));
+    });
+}
+
+#[test]
+fn arrays_are_shared() {
+    // V-004, V-005, V-007, V-008
+    isolated(|| {
+        fn sums(array: Array<i32>) {
+            let guard = array.lock().unwrap();
+            for index in 1..array.len() {
+                let sum = guard.get(index).unwrap() + guard.get(index - 1).unwrap();
+                guard.write(index, &[sum]).unwrap();
+            }
+        }
+        let array = Array::new(&[1, 2, 3, 4, 5]).unwrap();
+        Process::<()>::spawn(sums, (array.clone(),))
+            .unwrap()
+            .join()
+            .unwrap();
+        assert_eq!(array.read(0..5).unwrap(), [1, 3, 6, 10, 15]);
+        array.write(1, &[0, 0]).unwrap();
+        assert_eq!(array.read(0..4).unwrap(), [1, 0, 0, 10]);
+        assert!(matches!(array.get(5), Err(ArrayError::OutOfRange { .. })));
+        assert!(matches!(
+            array.write(4, &[1, 2]),
+            Err(ArrayError::OutOfRange { .. })
+        ));
+        for _ in 0..3 {
+            let zeroes = Array::<f64>::zeroed(1000).unwrap();
+            assert_eq!(zeroes.read(0..1000).unwrap(), vec![0.0; 1000]);
+            zeroes.write(0, &vec![1.0; 1000]).unwrap();
+        }
+        let texts = Array::new(&["ab".to_string(), "cd".to_string()]).unwrap();
+        assert!(matches!(
+            texts.set(0, "long".into()),
+            Err(ArrayError::Uneven { .. })
+        ));
+    });
+}

@@ -1,0 +1,208 @@
+//! What processes wait for: events, conditions, barriers.
+
+use crate::{LONG, SOON};
+use common::process::Process;
+use common::queue::Queue;
+use common::sync::{Barrier, Condvar, Event, Mutex};
+use std::time::{Duration, Instant};
+use testkit::isolated;
+
+#[test]
+fn an_event_is_waited_for() {
+    // S-021
+    isolated(|| {
+        let event = Event::new().unwrap();
+        assert!(!event.wait_timeout(Duration::ZERO) && !event.wait_timeout(SOON));
+        let set = |event: Event| {
+            std::thread::sleep(SOON);
+            event.set();
+        };
+        let child: Process<()> = Process::spawn(set, (event.clone(),)).unwrap();
+        event.wait();
+        assert!(event.wait_timeout(Duration::ZERO));
+        child.join().unwrap();
+        event.clear();
+        assert!(!event.is_set());
+    });
+}
+
+type Waiting = (Mutex<u32>, Condvar, Queue<u32>);
+
+/// Waits once; counts itself in the mutex first, so that the test knows that it waits.
+fn wait_once((mutex, condvar, woken): Waiting, me: u32) {
+    let mut guard = mutex.lock().unwrap();
+    *guard += 1;
+    drop(condvar.wait(guard).unwrap());
+    woken.put(me).unwrap();
+}
+
+fn waiters(count: u32) -> (Waiting, Vec<Process<()>>) {
+    let waiting = (
+        Mutex::new(0).unwrap(),
+        Condvar::new().unwrap(),
+        Queue::new().unwrap(),
+    );
+    let processes = (0..count)
+        .map(|me| Process::spawn(wait_once, (waiting.clone(), me)).unwrap())
+        .collect();
+    let start = Instant::now();
+    while *waiting.0.lock().unwrap() < count {
+        assert!(start.elapsed() < LONG);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    (waiting, processes)
+}
+
+#[test]
+fn notify_wakes_as_many_as_it_says() {
+    // S-011, S-013, S-014, S-020 (by the types)
+    isolated(|| {
+        let ((mutex, condvar, woken), processes) = waiters(6);
+        let notify = |count| condvar.notify(&mut mutex.lock().unwrap(), count).unwrap();
+        notify(1);
+        woken.get_timeout(LONG).unwrap();
+        notify(2);
+        woken.get_timeout(LONG).unwrap();
+        woken.get_timeout(LONG).unwrap();
+        assert!(woken.get_timeout(SOON).is_err(), "nobody else was woken");
+        notify(u32::MAX);
+        for _ in 0..3 {
+            woken.get_timeout(LONG).unwrap();
+        }
+        processes.iter().for_each(|one| one.join().unwrap());
+        notify(3);
+        let guard = mutex.lock().unwrap();
+        let (_guard, notified) = condvar.wait_timeout(guard, SOON).unwrap();
+        assert!(!notified, "that was for nobody");
+    });
+}
+
+#[test]
+fn a_killed_waiter_takes_no_notification_with_it() {
+    isolated(|| {
+        let ((mutex, condvar, woken), processes) = waiters(2);
+        processes[0].kill().unwrap();
+        assert!(processes[0].join().is_err());
+        condvar.notify_one(&mut mutex.lock().unwrap()).unwrap();
+        assert_eq!(woken.get_timeout(LONG), Ok(1));
+        processes[1].join().unwrap();
+    });
+}
+
+#[test]
+fn waits_end_in_time() {
+    // S-012, S-015, S-017, S-018
+    isolated(|| {
+        let (mutex, condvar) = (Mutex::new(0).unwrap(), Condvar::new().unwrap());
+        let start = Instant::now();
+        let (guard, notified) = condvar.wait_timeout(mutex.lock().unwrap(), SOON).unwrap();
+        assert!(!notified && start.elapsed() >= SOON);
+        let (guard, notified) = condvar.wait_timeout(guard, Duration::ZERO).unwrap();
+        assert!(!notified);
+        let start = Instant::now();
+        let (guard, ended) = condvar
+            .wait_while_timeout(guard, |_| true, SOON * 2)
+            .unwrap();
+        assert!(!ended && start.elapsed() >= SOON * 2);
+        drop(guard);
+    });
+}
+
+#[test]
+fn waiting_for_a_condition_both_ways() {
+    // S-016
+    isolated(|| {
+        fn counter(mutex: Mutex<u32>, condvar: Condvar) {
+            let guard = mutex.lock().unwrap();
+            let mut guard = condvar.wait_while(guard, |n| *n < 5).unwrap();
+            *guard = 100;
+            condvar.notify_all(&mut guard).unwrap();
+        }
+        let (mutex, condvar) = (Mutex::new(0).unwrap(), Condvar::new().unwrap());
+        let args = (mutex.clone(), condvar.clone());
+        let child: Process<()> = Process::spawn(counter, args).unwrap();
+        for _ in 0..5 {
+            let mut guard = mutex.lock().unwrap();
+            *guard += 1;
+            condvar.notify_one(&mut guard).unwrap();
+        }
+        let guard = condvar
+            .wait_while(mutex.lock().unwrap(), |n| *n != 100)
+            .unwrap();
+        drop(guard);
+        child.join().unwrap();
+    });
+}
+
+#[test]
+fn a_barrier_keeps_in_step() {
+    // S-022, S-023, S-031, S-032
+    isolated(|| {
+        fn party(barrier: Barrier, log: Queue<(u32, u32)>) {
+            for phase in 0..50 {
+                let index = barrier.wait_timeout(LONG).unwrap().index;
+                log.put((phase, index)).unwrap();
+                barrier.wait_timeout(LONG).unwrap();
+            }
+        }
+        let (barrier, log) = (Barrier::new(5).unwrap(), Queue::new().unwrap());
+        let parties: Vec<Process<()>> = (0..5)
+            .map(|_| Process::spawn(party, (barrier.clone(), log.clone())).unwrap())
+            .collect();
+        for phase in 0..50 {
+            let mut came: Vec<(u32, u32)> =
+                (0..5).map(|_| log.get_timeout(LONG).unwrap()).collect();
+            came.sort_unstable();
+            assert_eq!(came, (0..5).map(|index| (phase, index)).collect::<Vec<_>>());
+        }
+        parties.iter().for_each(|one| one.join().unwrap());
+        assert_eq!((barrier.waiting(), barrier.is_broken()), (0, false));
+        assert_eq!(barrier.parties(), 5);
+    });
+}
+
+#[test]
+fn a_barrier_breaks_and_is_mended() {
+    // S-024, S-025, S-026, S-027, S-028, S-030
+    isolated(|| {
+        fn party(barrier: Barrier) -> bool {
+            barrier.wait().is_ok()
+        }
+        let parties = |barrier: &Barrier, count| -> Vec<Process<bool>> {
+            let parties = (0..count)
+                .map(|_| Process::spawn(party, (barrier.clone(),)).unwrap())
+                .collect();
+            let start = Instant::now();
+            while barrier.waiting() < count {
+                assert!(start.elapsed() < LONG);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            parties
+        };
+        let all = |parties: Vec<Process<bool>>, good| {
+            parties.iter().all(|one| one.join().unwrap() == good)
+        };
+        let barrier = Barrier::new(3).unwrap();
+        let waiting = parties(&barrier, 2);
+        barrier.abort();
+        assert!(all(waiting, false) && barrier.is_broken());
+        assert!(barrier.wait().is_err());
+        barrier.reset();
+        let waiting = parties(&barrier, 2);
+        barrier.reset();
+        assert!(all(waiting, false) && !barrier.is_broken());
+        let waiting = parties(&barrier, 2);
+        let mut acted = 0;
+        let passed = barrier.wait_with(|| acted += 1).unwrap();
+        assert!(passed.is_leader() && acted == 1 && all(waiting, true));
+        let waiting = parties(&barrier, 1);
+        assert!(barrier.wait_timeout(SOON).is_err() && all(waiting, false));
+
+        let alone = Barrier::new(1).unwrap();
+        for _ in 0..3 {
+            alone.wait().unwrap();
+        }
+        assert!(alone.wait_with(|| panic!("the action fails")).is_err());
+        assert!(alone.is_broken());
+    });
+}
