@@ -4,9 +4,10 @@ use crate::{eventually, is_alive, kill, workers};
 use common::Process;
 use common::manager::{CallError, Hosted, ListProxy, Manager, PoolProxy, Proxy};
 use common::pool::{Pool, TaskError};
+use common::queue::Queue;
 use common::sync::Event;
 use std::time::{Duration, Instant};
-use testkit::isolated;
+use testkit::{isolated, soak};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -168,6 +169,50 @@ fn a_killed_manager_ends_the_tasks_and_their_clients_are_told() {
         eventually("the workers have ended", || {
             !pids.iter().any(|&pid| is_alive(pid))
         });
+    });
+}
+
+#[test]
+fn workers_and_managers_are_killed_at_random() {
+    isolated(|| {
+        let work = |pool: PoolProxy, told: Queue<String>| {
+            let end = loop {
+                match pool.apply(square, (3,)) {
+                    Ok(Ok(9) | Err(TaskError::WorkerDied { .. })) => {}
+                    Ok(other) => break format!("{other:?}"),
+                    Err(error) => break error.to_string(),
+                }
+            };
+            told.put(end).unwrap();
+        };
+        for round in 0..8 * u64::from(soak()) {
+            let manager = Manager::new().unwrap();
+            let pool = manager.pool(2).unwrap();
+            let told: Queue<String> = Queue::new().unwrap();
+            let spawn = || Process::spawn(work, (pool.clone(), told.clone())).unwrap();
+            let clients: [Process<()>; 3] = std::array::from_fn(|_| spawn());
+            let [first, second] = workers(&pool)[..] else {
+                panic!("two workers");
+            };
+            kill(first);
+            eventually("it was replaced", || {
+                let now = workers(&pool);
+                now.len() == 2 && !now.contains(&first)
+            });
+            std::thread::sleep(Duration::from_micros(round * 7919 % 3000));
+            kill(second);
+            std::thread::sleep(Duration::from_micros(round * 6271 % 2000));
+            kill(manager.pid().unwrap());
+            let killed = Instant::now();
+            for _ in &clients {
+                let left = Duration::from_secs(1).saturating_sub(killed.elapsed());
+                let end = told.get_timeout(left).expect("an error within a second");
+                assert!(end.contains("cannot be reached"), "{end}");
+            }
+            clients.iter().for_each(|client| client.join().unwrap());
+        }
+        // Sweeps what the last one left.
+        drop(Queue::<u8>::new().unwrap());
     });
 }
 
