@@ -130,7 +130,8 @@ impl PoolProxy {
     }
 
     /// Runs `f(item)` for each item, in chunks, in the workers, and waits for all the results;
-    /// they are in the order of the items.
+    /// they are in the order of the items. Python's `starmap` as well, with tuples for items:
+    /// `pool.map(|(a, b): (u32, u32)| a.pow(b), [(2, 3), (3, 2)])`.
     ///
     /// # Errors
     ///

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   loop:  each client's lane -> run -> its answer     (hot: no system call at all)
+//!          calls begun earlier whose answer has come   (later.rs)
 //!          now and then, and before sleeping: new clients, hellos, hang-ups   (epoll)
 //! ```
 //!
