@@ -7,9 +7,8 @@
 //! ```
 //!
 //! A sleep and a wake cost about 30 us; an answer that is already on its way comes in less than
-//! one. So `Spin` looks for a few microseconds before its caller sleeps, less and less while
-//! that does not pay (more runnable processes than cores, or nothing to do), and never on one
-//! core. The futexes of the crate `atomic-wait` are private to one process, hence these.
+//! one. So `Spin` looks for a while before its caller sleeps, seldom where that does not pay (more
+//! runnable processes than cores, or nothing to do), and never on one core. The futexes of the crate `atomic-wait` are private to one process, hence these.
 //!
 //! To copy: futex.rs.
 
@@ -63,30 +62,28 @@ pub fn wake(word: &AtomicU32, count: u32) -> u32 {
     woken.try_into().unwrap_or(0)
 }
 
-/// How long one kind of wait is worth spinning for, learnt from how the last ones went.
+/// Whether one kind of wait is worth spinning for, learnt from how the last ones went.
 #[derive(Debug)]
 pub(crate) struct Spin {
-    /// Nanoseconds.
-    budget: AtomicU32,
     /// Waits that slept since spinning last paid.
     misses: AtomicU32,
 }
 
-/// A third of what a sleep and a wake cost: spinning this long in vain costs little beside it.
-const LONGEST: u32 = 10_000;
-/// Enough to catch a message that another core is just writing.
-const SHORTEST: u32 = 500;
-/// So often a full spin is tried although it has not paid lately.
+/// About what a sleep and a wake cost. Who spins as long as that before it sleeps never does worse
+/// than twice the best, and sees whom it has just woken come to life and answer.
+const LONGEST: Duration = Duration::from_micros(50);
+/// After so many waits in vain in a row there is no more spinning ...
+const ENOUGH: u32 = 2;
+/// ... but for one wait in so many, to see whether it would pay again.
 const RETRY: u32 = 8;
 /// Pauses between two looks: a look takes the cache line away from the core that writes it.
 const PAUSES: u32 = 12;
-/// Looks in quicker succession at first.
+/// Looks in quicker succession at first, before a clock is read.
 const FIRST: u32 = 16;
 
 impl Spin {
     pub(crate) const fn new() -> Self {
         Spin {
-            budget: AtomicU32::new(LONGEST),
             misses: AtomicU32::new(0),
         }
     }
@@ -98,51 +95,39 @@ impl Spin {
 
     /// As [`Spin::until`], up to `times` as long: what is waited for takes longer.
     pub(crate) fn until_within(&self, times: u32, mut ready: impl FnMut() -> bool) -> bool {
-        if cores() < 2 {
-            return ready();
-        }
-        // What is on its way already is there before a clock would be read.
-        for _ in 0..FIRST {
-            for _ in 0..PAUSES / 4 {
-                hint::spin_loop();
-            }
-            if ready() {
-                if self.misses.load(Ordering::Relaxed) != 0 {
-                    self.misses.store(0, Ordering::Relaxed);
-                }
-                return true;
-            }
-        }
         let misses = self.misses.load(Ordering::Relaxed);
-        let budget = match misses % RETRY {
-            0 => LONGEST,
-            _ => self.budget.load(Ordering::Relaxed),
-        };
-        let most = Duration::from_nanos(budget.into()) * times;
-        let start = Instant::now();
-        loop {
-            for _ in 0..PAUSES {
-                hint::spin_loop();
+        let spins = cores() > 1 && (misses < ENOUGH || misses.is_multiple_of(RETRY));
+        if spins && spin(LONGEST * times, &mut ready) {
+            if misses != 0 {
+                self.misses.store(0, Ordering::Relaxed);
             }
-            if ready() {
-                self.paid(start.elapsed() / times);
-                return true;
-            }
-            if start.elapsed() >= most {
-                self.misses.store(misses.wrapping_add(1), Ordering::Relaxed);
-                let shorter = (budget / 2).max(SHORTEST);
-                self.budget.store(shorter, Ordering::Relaxed);
-                return false;
-            }
+            return true;
+        }
+        self.misses.store(misses.wrapping_add(1), Ordering::Relaxed);
+        ready()
+    }
+}
+
+fn spin(most: Duration, ready: &mut impl FnMut() -> bool) -> bool {
+    for _ in 0..FIRST {
+        pause(PAUSES / 4);
+        if ready() {
+            return true;
         }
     }
+    let start = Instant::now();
+    while start.elapsed() < most {
+        pause(PAUSES);
+        if ready() {
+            return true;
+        }
+    }
+    false
+}
 
-    fn paid(&self, took: Duration) {
-        let took = u32::try_from(took.as_nanos()).unwrap_or(LONGEST);
-        let budget = took.saturating_mul(4).clamp(SHORTEST, LONGEST);
-        let budget = budget.max(self.budget.load(Ordering::Relaxed));
-        self.budget.store(budget, Ordering::Relaxed);
-        self.misses.store(0, Ordering::Relaxed);
+fn pause(times: u32) {
+    for _ in 0..times {
+        hint::spin_loop();
     }
 }
 
@@ -156,6 +141,7 @@ pub(crate) fn cores() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::sync::Arc;
 
     #[test]
@@ -184,11 +170,20 @@ mod tests {
     }
 
     #[test]
-    fn spinning_in_vain_gets_shorter() {
+    fn spinning_in_vain_is_given_up() {
         let spin = Spin::new();
-        assert!(!spin.until(|| false));
-        assert!(!spin.until(|| false));
-        assert!(cores() < 2 || spin.budget.load(Ordering::Relaxed) < LONGEST);
+        let looks = || {
+            let looks = Cell::new(0);
+            assert!(!spin.until(|| {
+                looks.set(looks.get() + 1);
+                false
+            }));
+            looks.get()
+        };
+        let first = looks();
+        assert!(cores() < 2 || first > 1);
+        looks();
+        assert_eq!(looks(), 1);
         assert!(spin.until(|| true));
     }
 }
