@@ -1,9 +1,9 @@
 //! Getting values.
 
-use super::{GetError, Queue, with_buffer};
+use super::{GetError, Queue, with_batch, with_buffer};
 use crate::codec;
 use crate::deadline::Deadline;
-use crate::ring::{self, Batch};
+use crate::ring;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -68,12 +68,14 @@ impl<T: DeserializeOwned> Queue<T> {
     }
 
     fn get_many_until(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetError> {
-        let mut batch = Batch::default();
-        patiently(|| self.ring.get_many(&mut batch, most, deadline))?;
-        batch
-            .iter()
-            .map(|bytes| Ok(codec::decode(bytes)?))
-            .collect()
+        with_batch(|batch| {
+            patiently(|| self.ring.get_many(batch, most, deadline))?;
+            let mut values = Vec::with_capacity(batch.len());
+            for bytes in batch.iter() {
+                values.push(codec::decode(bytes)?);
+            }
+            Ok(values)
+        })
     }
 
     /// The values as they come, until the queue is closed and drained. Blocks while there is

@@ -42,7 +42,7 @@ pub use future::{GetFuture, GetStream, PutFuture};
 pub use joinable::{JoinableQueue, TaskGuard, TooManyDone};
 pub use split::{Receiver, Sender};
 
-use crate::ring::{Ring, RingConfig};
+use crate::ring::{Batch, Ring, RingConfig};
 use crate::shm::ShmError;
 use serde::de;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -50,6 +50,7 @@ use std::any::type_name;
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::thread::LocalKey;
 
 /// A queue of values between any processes, for many producers and many consumers.
 ///
@@ -249,16 +250,34 @@ impl<'de, T: ?Sized> Deserialize<'de> for Queue<T> {
 
 /// A buffer that is used again: a fresh one for a large message costs as much as copying it.
 fn with_buffer<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    const KEPT: usize = 16 << 20;
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
+    with_kept(&BUFFER, Vec::clear, Vec::capacity, f)
+}
+
+/// The same for several messages.
+fn with_batch<R>(f: impl FnOnce(&mut Batch) -> R) -> R {
+    thread_local! {
+        static BATCH: RefCell<Batch> = RefCell::default();
+    }
+    with_kept(&BATCH, Batch::clear, Batch::capacity, f)
+}
+
+fn with_kept<B: Default, R>(
+    place: &'static LocalKey<RefCell<B>>,
+    clear: impl FnOnce(&mut B),
+    capacity: impl FnOnce(&B) -> usize,
+    f: impl FnOnce(&mut B) -> R,
+) -> R {
+    /// In bytes.
+    const KEPT: usize = 16 << 20;
     // Taken out: encoding a value may put to another queue.
-    let mut buffer = BUFFER.try_with(RefCell::take).unwrap_or_default();
-    buffer.clear();
+    let mut buffer = place.try_with(RefCell::take).unwrap_or_default();
+    clear(&mut buffer);
     let result = f(&mut buffer);
-    if buffer.capacity() <= KEPT {
-        let _ = BUFFER.try_with(|kept| kept.replace(buffer));
+    if capacity(&buffer) <= KEPT {
+        let _ = place.try_with(|kept| kept.replace(buffer));
     }
     result
 }

@@ -1,6 +1,6 @@
 //! Putting values.
 
-use super::{PutError, PutManyError, PutReason, Queue, with_buffer};
+use super::{PutError, PutManyError, PutReason, Queue, with_batch, with_buffer};
 use crate::codec;
 use crate::deadline::Deadline;
 use crate::ring::Batch;
@@ -109,19 +109,20 @@ impl<T: Serialize> Queue<T> {
 
     fn send_many(&self, values: &[T], deadline: Deadline) -> (usize, Result<(), PutReason>) {
         let mut put = 0;
-        let mut batch = Batch::default();
-        while put < values.len() {
-            batch.clear();
-            let encoded = fill(&mut batch, &values[put..]);
-            let (sent, result) = self.ring.put_many(&batch, 0, deadline);
-            put += sent;
-            match (result, encoded) {
-                (Err(error), _) => return (put, Err(error.into())),
-                (Ok(()), Err(error)) => return (put, Err(error)),
-                (Ok(()), Ok(())) => {}
+        with_batch(|batch| {
+            while put < values.len() {
+                batch.clear();
+                let encoded = fill(batch, &values[put..]);
+                let (sent, result) = self.ring.put_many(batch, 0, deadline);
+                put += sent;
+                match (result, encoded) {
+                    (Err(error), _) => return (put, Err(error.into())),
+                    (Ok(()), Err(error)) => return (put, Err(error)),
+                    (Ok(()), Ok(())) => {}
+                }
             }
-        }
-        (put, Ok(()))
+            (put, Ok(()))
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The get end.
 
-use super::layout::{FRAME, Frame, Kind, Place, REJECTED, UNIT};
+use super::layout::{FRAME, Frame, Kind, Place, REJECTED, UNIT, units};
 use super::memory::Memory;
 use super::{Batch, GetError, Inner, PATIENCE, Ring, Stop};
 use crate::deadline::Deadline;
@@ -204,12 +204,16 @@ impl<'a> Getter<'a> {
                         return Ok(Some(next));
                     }
                 }
-                // The rest of a message whose consumer died.
-                Kind::Last => self.commit(self.head.advance(frame.units(), 1)),
-                Kind::Middle | Kind::Pad => self.commit(self.head.advance(frame.units(), 0)),
+                _ => self.skip(frame),
             }
         }
         Ok(None)
+    }
+
+    /// Drops the frame at the head, which is a pad or the rest of a message whose consumer died.
+    fn skip(&mut self, frame: Frame) {
+        let messages = u32::from(frame.kind == Kind::Last);
+        self.commit(self.head.advance(frame.units(), messages));
     }
 
     /// The one store that takes what lies before `next` out of the ring.
@@ -224,40 +228,67 @@ impl<'a> Getter<'a> {
         super::step("get: committed");
     }
 
+    /// Appends up to `most` messages to `out` and takes them out of the ring. A long one comes
+    /// alone: it may take its time.
     fn messages(
         &mut self,
         out: &mut Batch,
         most: usize,
         deadline: Deadline,
     ) -> Result<usize, Stop> {
-        let mut got = 0;
-        let committed = self.head;
-        while got < most {
-            if got > 0 && self.frame()?.is_none_or(|frame| frame.kind == Kind::First) {
-                // A long one has a get of its own: it may take its time.
-                break;
-            }
-            let start = out.bytes.len();
-            match self.message(&mut out.bytes, deadline) {
-                Ok(Some(next)) => {
-                    self.head = next;
-                    out.ends.push(out.bytes.len());
-                    got += 1;
-                }
-                Ok(None) => break,
-                Err(stop) => {
-                    out.bytes.truncate(start);
-                    if got == 0 {
-                        return Err(stop);
+        if most == 0 {
+            return Ok(0);
+        }
+        // Once, and not at each message: that would take the line away from who puts.
+        self.look();
+        while let Some(frame) = self.frame()? {
+            match frame.kind {
+                Kind::Whole => return self.run(frame, out, most),
+                Kind::First => {
+                    let before = out.bytes.len();
+                    out.begin_message();
+                    let assembled = self.assemble(frame, &mut out.bytes, deadline);
+                    if let Ok(Some(next)) = assembled {
+                        out.ends.push(out.bytes.len());
+                        self.commit(next);
+                        return Ok(1);
                     }
-                    break;
+                    out.bytes.truncate(before);
+                    assembled?;
                 }
+                _ => self.skip(frame),
             }
         }
-        if self.head != committed {
-            self.commit(self.head);
+        Ok(0)
+    }
+
+    /// Takes whole messages that lie one behind the other, of which `first` is the first.
+    fn run(&mut self, first: Frame, out: &mut Batch, most: usize) -> Result<usize, Stop> {
+        let (before, base, earlier) = (out.bytes.len(), out.begin_frame(), out.len());
+        let mut next = self.head;
+        let mut frame = Some(first);
+        while let Some(Frame { len, .. }) = frame {
+            let start = base + next.units_since(self.head) as usize * UNIT;
+            out.ends.push(start + FRAME + len);
+            next = next.advance(units(len), 1);
+            let more = out.len() - earlier < most && next.position() != self.tail.position();
+            frame = match more.then(|| self.frame_at(next)) {
+                // Anything else has to wait for its turn.
+                Some(Ok(frame)) => frame.filter(|frame| frame.kind == Kind::Whole),
+                _ => None,
+            };
         }
-        Ok(got)
+        let len = out.ends.last().map_or(0, |end| end - base);
+        if let Err(error) = self.memory.reserve(self.head.position(), len) {
+            out.bytes.truncate(before);
+            out.ends.truncate(earlier);
+            return Err(error.into());
+        }
+        let at = self.memory.index(self.head.position());
+        self.memory.copy_out(at, len, &mut out.bytes);
+        super::step("get: copied");
+        self.commit(next);
+        Ok(out.len() - earlier)
     }
 
     /// The oldest message where it lies, if it is in one piece.
@@ -280,34 +311,42 @@ impl<'a> Getter<'a> {
         Ok(None)
     }
 
-    /// The frame at the head, checked; `None` if the ring is empty.
+    /// The frame at the head, checked, with its memory behind it; `None` if the ring is empty.
     fn frame(&mut self) -> Result<Option<Frame>, Stop> {
-        let ring = self.ring;
-        if self.tail.position() == self.head.position() && !self.look() {
-            return Ok(None);
+        let frame = self.frame_at(self.head)?;
+        if let Some(Frame { len, .. }) = frame {
+            self.memory.reserve(self.head.position(), FRAME + len)?;
         }
-        let waiting = self.tail.units_since(self.head);
-        if waiting > self.memory.units() {
-            return Err(ring.broken("there is more in it than it can hold"));
-        }
-        self.memory.reserve(self.head.position(), FRAME)?;
-        let bits = self.memory.frame_bits(self.head.position());
-        let frame = Frame::from_bits(bits).filter(|frame| frame.units() <= waiting);
-        let frame = frame.ok_or_else(|| ring.broken("a message has no valid header"))?;
-        if frame.kind != Kind::Pad {
-            self.memory
-                .reserve(self.head.position(), FRAME + frame.len)?;
-        }
-        Ok(Some(frame))
+        Ok(frame)
     }
 
-    /// Looks at the true tail; says whether there is something.
-    fn look(&mut self) -> bool {
+    /// The frame at a place between head and tail, checked; `None` if that is the tail.
+    #[inline]
+    fn frame_at(&mut self, at: Place) -> Result<Option<Frame>, Stop> {
+        let ring = self.ring;
+        if self.tail.position() == at.position() {
+            self.look();
+            if self.tail.position() == at.position() {
+                return Ok(None);
+            }
+        }
+        if self.tail.units_since(self.head) > self.memory.units() {
+            return Err(ring.broken("there is more in it than it can hold"));
+        }
+        self.memory.reserve(at.position(), FRAME)?;
+        let rest = self.tail.units_since(at);
+        Frame::from_bits(self.memory.frame_bits(at.position()))
+            .filter(|frame| frame.units() <= rest)
+            .map(Some)
+            .ok_or_else(|| ring.broken("a message has no valid header"))
+    }
+
+    /// Looks at the true tail.
+    fn look(&mut self) {
         let ring = self.ring;
         self.tail = ring.tail().advance(0, 0);
         ring.header().get.0.tail.store(self.tail.0, Relaxed);
         ring.seen_waiting(self.tail.units_since(self.head).min(ring.units()));
-        self.tail.position() != self.head.position()
     }
 
     /// Where the payload of the frame at the head begins.

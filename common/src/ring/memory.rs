@@ -69,7 +69,9 @@ impl Memory<'_> {
         unsafe {
             let data = self.ring.data.as_ptr();
             ptr::copy_nonoverlapping(first.as_ptr(), data.add(at), first.len());
-            ptr::copy_nonoverlapping(second.as_ptr(), data, second.len());
+            if !second.is_empty() {
+                ptr::copy_nonoverlapping(second.as_ptr(), data, second.len());
+            }
         }
     }
 
@@ -84,7 +86,9 @@ impl Memory<'_> {
         unsafe {
             let (data, end) = (self.ring.data.as_ptr(), out.as_mut_ptr().add(out.len()));
             ptr::copy_nonoverlapping(data.add(at), end, first);
-            ptr::copy_nonoverlapping(data, end.add(first), len - first);
+            if first < len {
+                ptr::copy_nonoverlapping(data, end.add(first), len - first);
+            }
             out.set_len(out.len() + len);
         }
     }
@@ -103,6 +107,16 @@ impl Memory<'_> {
         unsafe {
             let place = self.ring.data.as_ptr().add(self.index(position));
             place.cast::<u64>().read_volatile()
+        }
+    }
+
+    /// Writes the header of the frame at a position, which the caller has reserved, under the put
+    /// lock.
+    pub(super) fn set_frame_bits(self, position: u32, bits: u64) {
+        // SAFETY: as in `frame_bits`.
+        unsafe {
+            let place = self.ring.data.as_ptr().add(self.index(position));
+            place.cast::<u64>().write_volatile(bits);
         }
     }
 

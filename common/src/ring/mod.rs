@@ -28,6 +28,7 @@
 
 #![allow(unsafe_code)] // Copies in and out of the shared memory, at checked places.
 
+mod batch;
 mod claims;
 mod error;
 mod fragments;
@@ -37,8 +38,8 @@ mod memory;
 mod put;
 mod watch;
 
+pub use batch::Batch;
 pub use error::{Broken, GetError, PutError};
-pub use put::Batch;
 pub(crate) use watch::End;
 
 use crate::deadline::Deadline;

@@ -1,69 +1,12 @@
 //! The put end.
 
+use super::batch::Batch;
 use super::layout::{FRAME, Frame, Kind, Place, UNIT, units};
 use super::memory::{self, Memory};
 use super::{Inner, PutError, Ring, Stop};
 use crate::deadline::Deadline;
 use crate::sync::RobustGuard;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-
-/// Messages one after the other in one buffer, for [`Ring::put_many`] and [`Ring::get_many`].
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Batch {
-    pub(super) bytes: Vec<u8>,
-    pub(super) ends: Vec<usize>,
-}
-
-impl Batch {
-    /// How many messages.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// Forgets all messages; keeps the memory.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
-
-    /// Adds a message that `write` appends to the buffer. If it fails nothing is added.
-    ///
-    /// # Errors
-    ///
-    /// What `write` returns.
-    pub fn push_with<E>(
-        &mut self,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let start = self.bytes.len();
-        let written = write(&mut self.bytes);
-        match written {
-            Ok(()) => self.ends.push(self.bytes.len().max(start)),
-            Err(_) => self.bytes.truncate(start),
-        }
-        written
-    }
-
-    /// The messages in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len()).map(|index| self.get(index))
-    }
-
-    fn get(&self, index: usize) -> &[u8] {
-        let start = match index {
-            0 => 0,
-            _ => self.ends[index - 1],
-        };
-        &self.bytes[start..self.ends[index]]
-    }
-}
 
 impl Ring {
     /// Puts one message, given in parts. Blocks while there is no room for it.
@@ -103,7 +46,7 @@ impl Ring {
         while next < batch.len() {
             match self.0.put_some(batch, next) {
                 Ok(0) => {
-                    let waited = self.wait_or_put(batch.get(next), deadline);
+                    let waited = self.wait_or_put(batch.message(next), deadline);
                     match waited {
                         Ok(put) => next += usize::from(put),
                         Err(error) => return (next - from, Err(error)),
@@ -186,27 +129,13 @@ impl Inner {
     /// Puts as many of the messages as there is room for.
     fn put_some(&self, batch: &Batch, from: usize) -> Result<usize, Stop> {
         let mut putter = self.lock_put(Deadline::Now)?;
-        let mut put = 0;
-        while from + put < batch.len() {
-            let message = batch.get(from + put);
-            let needed = units(message.len());
-            if needed > self.units() {
-                break;
-            }
-            match putter.room(needed, Deadline::Now) {
-                Ok(true) => {}
-                // The others are in the way of more memory; what is written can go.
-                Ok(false) | Err(Stop::Deadline) => break,
-                Err(stop) => return Err(stop),
-            }
-            putter.write(Kind::Whole, &[message], message.len())?;
-            putter.next = putter.next.advance(needed, 1);
-            put += 1;
+        let to = putter.room_for(batch, from)?;
+        if to > from {
+            putter.write_frames(batch.frames(from, to))?;
+            let count = u32::try_from(to - from).unwrap_or(u32::MAX);
+            putter.commit(batch.units(from, to), count)?;
         }
-        if put > 0 {
-            putter.commit(0, 0)?;
-        }
-        Ok(put)
+        Ok(to - from)
     }
 }
 
@@ -215,7 +144,7 @@ impl Putter<'_> {
     /// must. Looks at the true head only if it must.
     #[inline]
     fn room(&mut self, units: u32, deadline: Deadline) -> Result<bool, Stop> {
-        if self.fits_memory(units) && self.fits_items() {
+        if self.fits(units, 1) {
             self.come_round(units);
             return Ok(true);
         }
@@ -226,9 +155,39 @@ impl Putter<'_> {
         Ok(self.fits_memory(units) || self.enlarge(units, deadline)?)
     }
 
-    fn fits_items(&self) -> bool {
-        let most = self.ring.max_items;
-        most == 0 || self.next.messages_since(self.head) < most
+    /// Up to which message of the batch, beginning with `from`, there is room, taking more memory
+    /// into use if it must and may.
+    fn room_for(&mut self, batch: &Batch, from: usize) -> Result<usize, Stop> {
+        let messages = |to: usize| u32::try_from(to - from).unwrap_or(u32::MAX);
+        let all = batch.units(from, batch.len());
+        if self.fits(all, messages(batch.len())) {
+            self.come_round(all);
+            return Ok(batch.len());
+        }
+        self.look()?;
+        let to = batch.most(from, |to| {
+            let units = batch.units(from, to);
+            self.ring
+                .fits_between(self.head, self.next, units, messages(to))
+        });
+        let units = batch.units(from, to);
+        let enough = self.fits_memory(units)
+            || match self.enlarge(units, Deadline::Now) {
+                // The others are in the way of more memory; what fits can go.
+                Err(Stop::Deadline) => false,
+                other => other?,
+            };
+        Ok(match enough {
+            true => to,
+            false => batch.most(from, |to| self.fits(batch.units(from, to), messages(to))),
+        })
+    }
+
+    /// Whether there is room in the memory in use, as far as seen.
+    fn fits(&self, units: u32, messages: u32) -> bool {
+        let (most, waiting) = (self.ring.max_items, self.next.messages_since(self.head));
+        self.fits_memory(units)
+            && (most == 0 || u64::from(waiting) + u64::from(messages) <= u64::from(most))
     }
 
     /// Where the memory in use comes to its end it may be too much by now.
@@ -258,14 +217,22 @@ impl Putter<'_> {
         let position = self.next.position();
         let memory = self.memory;
         memory.reserve(position, FRAME + len)?;
-        let mut at = memory.index(position);
-        memory.copy_in(at, &Frame { kind, len }.to_bits().to_ne_bytes());
+        memory.set_frame_bits(position, Frame { kind, len }.to_bits());
         super::step("put: frame begun");
-        at += FRAME;
+        let mut at = memory.index(position) + FRAME;
         for part in parts {
             memory.copy_in(at, part);
             at += part.len();
         }
+        super::step("put: payload written");
+        Ok(())
+    }
+
+    /// Writes frames as they are; nobody sees them yet.
+    fn write_frames(&mut self, frames: &[u8]) -> Result<(), Stop> {
+        let position = self.next.position();
+        self.memory.reserve(position, frames.len())?;
+        self.memory.copy_in(self.memory.index(position), frames);
         super::step("put: payload written");
         Ok(())
     }
