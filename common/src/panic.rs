@@ -42,6 +42,7 @@ impl fmt::Display for Panic {
 /// assert_eq!(panic.message, "no luck");
 /// assert!(panic.location.unwrap().contains(".rs:"));
 /// ```
+#[inline]
 pub fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
     note_locations();
     // What a panic may leave half-done is the caller's to judge: the callers in this crate either
@@ -66,6 +67,7 @@ thread_local! {
 }
 
 /// Puts the hook in place that notes where a panic happens; [`catch`] does so by itself.
+#[inline]
 pub(crate) fn note_locations() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -130,10 +130,12 @@ fn tuples<A: DeserializeOwned>(items: &[u8]) -> Result<Vec<A>, Fault> {
     Err(Fault::Failed(failure))
 }
 
+#[inline]
 fn outcome(call: impl FnOnce() -> Result<(), codec::EncodeError>) -> Result<(), Fault> {
-    let failure = match panic::catch(call) {
+    // Boxed: moving a result of 48 bytes about costs more than a quick task.
+    let failure = match panic::catch(|| call().map_err(Box::new)) {
         Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => Failure::Result(error),
+        Ok(Err(error)) => Failure::Result(*error),
         Err(panic) => Failure::Panicked(panic),
     };
     Err(Fault::Failed(failure))

@@ -99,8 +99,9 @@ impl Word {
     }
 }
 
+/// A task's place in the table.
 #[repr(C, align(64))]
-struct Cell {
+pub(super) struct Cell {
     word: AtomicU64,
     /// Which item of the chunk runs.
     item: AtomicU64,
@@ -205,15 +206,9 @@ impl Claims {
         }
     }
 
-    /// Worker: item `item` of the chunk begins.
-    #[inline]
-    pub(super) fn begin_item(&self, id: ClaimId, item: usize, since: u64) {
-        if let Some(cell) = self.at(id.cell()) {
-            if since != 0 {
-                cell.since.store(since, Release);
-            }
-            cell.item.store(item as u64, Release);
-        }
+    /// Worker: the cell of the task that it has.
+    pub(super) fn cell(&self, id: ClaimId) -> Option<&Cell> {
+        self.at(id.cell())
     }
 
     /// Which item runs and since when (0: not known).
@@ -227,34 +222,13 @@ impl Claims {
         })
     }
 
-    /// Worker: what follows in the outbox are results from item `first` on.
-    pub(super) fn clear_outbox(&self, worker: usize, id: ClaimId, first: usize) {
-        if let Some(tray) = self.tray(worker) {
-            tray.filled.store(0, SeqCst);
-            tray.id.store(id.0, Relaxed);
-            tray.first.store(first as u64, Relaxed);
-        }
-    }
-
-    /// Worker: the result of one more item, `bytes` from byte `at` on. False if it does not fit.
-    pub(super) fn add_to_outbox(
-        &self,
-        worker: usize,
-        count: usize,
-        at: usize,
-        bytes: &[u8],
-    ) -> bool {
-        let end = at + bytes.len();
-        let Some(tray) = self.tray(worker).filter(|_| end <= OUTBOX) else {
-            return false;
-        };
-        let place = self.tray_at(worker) + TRAY + at;
-        if self.segment.write(place, bytes).is_err() {
-            return false;
-        }
-        tray.filled
-            .store((count as u64) << 32 | end as u64, Release);
-        true
+    /// Worker: its outbox.
+    pub(super) fn outbox(&self, worker: usize) -> Option<Outbox<'_>> {
+        self.tray(worker).map(|tray| Outbox {
+            tray,
+            segment: &self.segment,
+            place: self.tray_at(worker) + TRAY,
+        })
     }
 
     /// Parent: what a dead worker had done of task `id` and not sent: the first item's number,
@@ -283,6 +257,48 @@ impl Claims {
     pub(super) fn is_ready(&self, worker: usize) -> bool {
         self.tray(worker)
             .is_some_and(|tray| tray.ready.load(SeqCst) == 1)
+    }
+}
+
+impl Cell {
+    /// Item `item` of the chunk begins.
+    #[inline]
+    pub(super) fn begin_item(&self, item: usize, since: u64) {
+        if since != 0 {
+            self.since.store(since, Release);
+        }
+        self.item.store(item as u64, Release);
+    }
+}
+
+/// A worker's outbox, for the worker.
+#[derive(Clone, Copy)]
+pub(super) struct Outbox<'c> {
+    tray: &'c Tray,
+    segment: &'c Segment,
+    /// Where in the segment its bytes begin.
+    place: usize,
+}
+
+impl Outbox<'_> {
+    /// What follows are results of task `id` from item `first` on.
+    pub(super) fn clear(&self, id: ClaimId, first: usize) {
+        self.tray.filled.store(0, SeqCst);
+        self.tray.id.store(id.0, Relaxed);
+        self.tray.first.store(first as u64, Relaxed);
+    }
+
+    /// Adds the result of one more item: now there are `count`, and this is `bytes` from byte `at`
+    /// on. False if it does not fit.
+    #[inline]
+    pub(super) fn add(&self, count: usize, at: usize, bytes: &[u8]) -> bool {
+        let end = at + bytes.len();
+        if end > OUTBOX || self.segment.write(self.place + at, bytes).is_err() {
+            return false;
+        }
+        let filled = (count as u64) << 32 | end as u64;
+        self.tray.filled.store(filled, Release);
+        true
     }
 }
 
@@ -317,11 +333,12 @@ mod tests {
     fn the_outbox_keeps_what_was_done() {
         let claims = Claims::create(4, 2).unwrap();
         let id = ClaimId::new(0, 1);
-        claims.clear_outbox(1, id, 5);
+        let outbox = claims.outbox(1).unwrap();
+        outbox.clear(id, 5);
         assert_eq!(claims.salvage(1, id), None);
-        assert!(claims.add_to_outbox(1, 1, 0, b"abc"));
-        assert!(claims.add_to_outbox(1, 2, 3, b"d"));
-        assert!(!claims.add_to_outbox(1, 3, 4, &[0; OUTBOX]));
+        assert!(outbox.add(1, 0, b"abc"));
+        assert!(outbox.add(2, 3, b"d"));
+        assert!(!outbox.add(3, 4, &[0; OUTBOX]));
         let mut bytes = 2u64.to_le_bytes().to_vec();
         bytes.extend_from_slice(b"abcd");
         assert_eq!(claims.salvage(1, id), Some((5, 2, bytes)));

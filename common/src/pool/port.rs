@@ -108,9 +108,10 @@ impl Port {
 
     /// The chunk begins. False if it has been cancelled meanwhile: then it is not to run.
     pub(crate) fn start(&self, taken: &Taken) -> bool {
-        if self.timed {
-            self.claims
-                .begin_item(taken.id, 0, super::claims::now_nanos());
+        if self.timed
+            && let Some(cell) = self.claims.cell(taken.id)
+        {
+            cell.begin_item(0, super::claims::now_nanos());
         }
         let started = self
             .claims

@@ -3,7 +3,7 @@
 //! To copy: the folder pool/ and what its mod.rs names.
 
 use super::chunk::{Chunk, Desk, State};
-use super::claims::{ClaimId, OUTBOX, now_nanos};
+use super::claims::{Cell, ClaimId, OUTBOX, Outbox, now_nanos};
 use super::error::Fault;
 use super::port::{LARGE, Port, Taken};
 use crate::codec;
@@ -173,7 +173,9 @@ impl Runner for OneByOne {
 struct Answers<'p> {
     port: &'p Port,
     state: State,
+    outbox: Option<Outbox<'p>>,
     id: ClaimId,
+    cell: Option<&'p Cell>,
     /// Items in the chunk.
     count: usize,
     /// The item that runs.
@@ -198,7 +200,9 @@ impl<'p> Answers<'p> {
         Answers {
             port,
             state,
+            outbox: port.claims.outbox(port.index),
             id: ClaimId(0),
+            cell: None,
             count: 0,
             current: 0,
             first: 0,
@@ -212,6 +216,7 @@ impl<'p> Answers<'p> {
 
     fn run(&mut self, taken: &Taken, items: &[u8]) {
         (self.id, self.count) = (taken.id, taken.count());
+        self.cell = self.port.claims.cell(taken.id);
         (self.current, self.first) = (0, 0);
         self.restart();
         let ran = taken
@@ -232,9 +237,9 @@ impl<'p> Answers<'p> {
         self.since = Instant::now();
         if self.count > 1 {
             self.since_coarse = coarse();
-            self.port
-                .claims
-                .clear_outbox(self.port.index, self.id, self.first);
+            if let Some(outbox) = &self.outbox {
+                outbox.clear(self.id, self.first);
+            }
         }
     }
 
@@ -276,13 +281,11 @@ impl<'p> Answers<'p> {
             self.last_one();
             return self.send(next);
         }
+        let (count, result) = (next - self.first, &self.results[self.mark..]);
         self.kept = self.kept
-            && self.port.claims.add_to_outbox(
-                self.port.index,
-                next - self.first,
-                self.mark,
-                &self.results[self.mark..],
-            );
+            && self
+                .outbox
+                .is_some_and(|outbox| outbox.add(count, self.mark, result));
         super::step("item: kept");
         let full = !self.kept || self.results.len() > OUTBOX * 3 / 4;
         // For the quickest of tasks even a look at the clock is much.
@@ -315,7 +318,9 @@ impl Desk for Answers<'_> {
         self.mark = self.results.len();
         if index > 0 {
             let since = if self.port.timed { now_nanos() } else { 0 };
-            self.port.claims.begin_item(self.id, index, since);
+            if let Some(cell) = self.cell {
+                cell.begin_item(index, since);
+            }
         }
     }
 
