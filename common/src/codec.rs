@@ -69,6 +69,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> 
 /// assert_eq!(buffer, b"header\x01");
 /// # Ok::<(), common::codec::EncodeError>(())
 /// ```
+#[inline]
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let start = out.len();
     bincode::serde::encode_into_writer(value, Append(out), FORMAT).map_err(|error| {

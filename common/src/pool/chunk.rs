@@ -13,10 +13,9 @@ use std::marker::PhantomData;
 
 /// What a chunk needs of the worker that runs it.
 pub(crate) trait Desk {
-    /// Item `index` of the chunk begins.
-    fn begin(&mut self, index: usize);
-    /// Where its encoded result is appended, and the state that the worker keeps.
-    fn tools(&mut self) -> (&mut Vec<u8>, &mut State);
+    /// Item `index` of the chunk begins: where its encoded result is appended, and the state that
+    /// the worker keeps.
+    fn begin(&mut self, index: usize) -> (&mut Vec<u8>, &mut State);
     /// The item has ended; on a fault whatever was appended is dropped.
     fn end(&mut self, outcome: Result<(), Fault>);
 }
@@ -81,8 +80,7 @@ where
     const ENTRY: &'static Entry<Chunk> =
         &Entry::new::<(Chunk, F, A, F::Output)>(Chunk(|items, desk| {
             for (index, args) in tuples::<A>(items)?.into_iter().enumerate() {
-                desk.begin(index);
-                let (out, _) = desk.tools();
+                let (out, _) = desk.begin(index);
                 let outcome = outcome(|| codec::encode_into(&instance::<F>().call(args), out));
                 desk.end(outcome);
             }
@@ -102,8 +100,7 @@ where
     const ENTRY: &'static Entry<Chunk> =
         &Entry::new::<(Chunk, F, S, A, R)>(Chunk(|items, desk| {
             for (index, (item,)) in tuples::<(A,)>(items)?.into_iter().enumerate() {
-                desk.begin(index);
-                let (out, state) = desk.tools();
+                let (out, state) = desk.begin(index);
                 let outcome = match state.value.downcast_mut::<S>() {
                     Some(state) => {
                         outcome(|| codec::encode_into(&instance::<F>()(state, item), out))

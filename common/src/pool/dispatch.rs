@@ -82,7 +82,7 @@ pub(super) struct Core {
     scratch: Batch,
     scratch_ids: Vec<usize>,
     /// Buffers to be used again: memory that is new from the kernel costs more than the copying.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Items>,
     /// Bytes of arguments that wait.
     pub(super) backlog_bytes: usize,
     pub(super) tallies: Vec<Tally>,
@@ -250,17 +250,17 @@ impl Core {
         (cell, header.to_bytes())
     }
 
-    /// Keeps the buffer of a chunk that has been answered, if nobody else needs it.
+    /// Keeps the memory of a chunk that has been answered, if nobody else needs it.
     pub(super) fn recycle(&mut self, items: Arc<Items>) {
         if !SPARE_BYTES.contains(&items.size()) || self.spare.len() >= SPARE {
             return;
         }
         if let Some(items) = Arc::into_inner(items) {
-            self.spare.push(items.into_buffer());
+            self.spare.push(items);
         }
     }
 
-    pub(super) fn spare(&mut self) -> Vec<u8> {
+    pub(super) fn spare(&mut self) -> Items {
         self.spare.pop().unwrap_or_default()
     }
 

@@ -278,7 +278,8 @@ const AHEAD: usize = 8 << 20;
 impl Engine {
     /// An empty lot, in a buffer that was used before if there is one.
     fn lot(&self, base: usize) -> Items {
-        Items::reusing(lock(&self.core).spare(), base)
+        let spare = lock(&self.core).spare();
+        spare.reused(base)
     }
 
     /// Takes the results that are there, and more until less waits if the caller `waits` anyway.
@@ -359,6 +360,7 @@ impl<A: Serialize + DeserializeOwned + 'static> Plan<A> {
     }
 }
 
+#[inline]
 fn is_full(lot: &Items, size: Option<usize>) -> bool {
     // Chunks are not cut across lots.
     if size.is_some_and(|size| !lot.len().is_multiple_of(size)) {

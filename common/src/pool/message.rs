@@ -149,24 +149,21 @@ impl Items {
 
     /// None yet; the first pushed will be number `base`.
     pub(super) fn from(base: usize) -> Self {
-        Items::reusing(Vec::new(), base)
+        Items::default().reused(base)
     }
 
-    /// The same, in a buffer that was used before.
-    pub(super) fn reusing(mut buffer: Vec<u8>, base: usize) -> Self {
-        buffer.clear();
+    /// The same, in the memory of these.
+    pub(super) fn reused(mut self, base: usize) -> Self {
+        self.bytes.clear();
+        self.ends.clear();
         Items {
-            bytes: buffer,
+            len: 0,
             base,
-            ..Items::default()
+            ..self
         }
     }
 
-    /// The buffer, to be used again.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
-        self.bytes
-    }
-
+    #[inline]
     pub(super) fn push(&mut self, args: &impl Serialize) -> Result<(), EncodeError> {
         codec::encode_into(args, &mut self.bytes)?;
         self.ends.push(self.bytes.len());

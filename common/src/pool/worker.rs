@@ -313,7 +313,7 @@ impl<'p> Answers<'p> {
 }
 
 impl Desk for Answers<'_> {
-    fn begin(&mut self, index: usize) {
+    fn begin(&mut self, index: usize) -> (&mut Vec<u8>, &mut State) {
         self.current = index;
         self.mark = self.results.len();
         if index > 0 {
@@ -322,9 +322,6 @@ impl Desk for Answers<'_> {
                 cell.begin_item(index, since);
             }
         }
-    }
-
-    fn tools(&mut self) -> (&mut Vec<u8>, &mut State) {
         (&mut self.results, &mut self.state)
     }
 

@@ -193,6 +193,7 @@ impl Segment {
     /// # Errors
     ///
     /// [`ShmError::Size`] if they do not fit, and as [`Segment::reserve`].
+    #[inline]
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), ShmError> {
         self.reserve(self.end(offset, bytes.len())?)?;
         // SAFETY: the range was checked and reserved. Other processes may write the same bytes:
