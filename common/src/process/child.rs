@@ -219,7 +219,8 @@ fn serve(marker: &str) {
         Ok(packet) if packet.kind != Kind::Hello => refuse("descriptor 3: no hello came first"),
         Ok(packet) => {
             *lock(&RECEIVED) = packet.fds;
-            run(&packet.body, lifeline)
+            // Runs the exit handlers that C libraries have registered, and flushes the streams.
+            std::process::exit(run(&packet.body, lifeline))
         }
     }
 }
@@ -241,26 +242,61 @@ fn refuse(reason: &str) -> ! {
 }
 
 /// Runs what an encoded [`Hello`] asks for, in a process that is new and has nothing of a
-/// parent's to lose: a spawned one, or one forked from the fork server.
-pub(super) fn run(hello: &[u8], lifeline: OwnedFd) -> ! {
+/// parent's to lose: a spawned one, or one forked from the fork server. The exit code.
+pub(super) fn run(hello: &[u8], lifeline: OwnedFd) -> i32 {
     let hello: Hello = match codec::decode(hello) {
         Ok(hello) => hello,
         Err(error) => refuse(&format!("the hello is not understood: {error}")),
     };
-    let lifeline = become_child(hello.who, lifeline);
-    let outcome = set_up(&hello.set_up).and_then(|()| {
-        let mut result = Vec::new();
-        hello
-            .entry
-            .resolve::<Task>()
-            .map_err(Failure::Entry)
-            .and_then(|task| task.run(&hello.args, &mut result))
-            .map_err(ChildFailure::Function)?;
-        Ok(result)
-    });
-    let code = report(&lifeline, outcome);
-    // Runs the exit handlers that C libraries have registered, and flushes the streams.
-    std::process::exit(code)
+    let this = become_child(hello.who, lifeline);
+    let outcome = perform(&hello.set_up, hello.entry, &hello.args);
+    report(this.lifeline.as_ref(), outcome)
+}
+
+/// Sets the process up and calls the function; what it returned, encoded.
+fn perform(asked: &SetUp, entry: EntryRef, args: &[u8]) -> Result<Vec<u8>, ChildFailure> {
+    set_up(asked)?;
+    let mut result = Vec::new();
+    entry
+        .resolve::<Task>()
+        .map_err(Failure::Entry)
+        .and_then(|task| task.run(args, &mut result))
+        .map_err(ChildFailure::Function)?;
+    Ok(result)
+}
+
+/// Does for nothing what a process will do that is asked for later. What a process touches first
+/// costs a page fault, and there are some thirty: they are dealt with when nobody waits.
+pub(super) fn rehearse() {
+    let (Ok((there, here)), Ok(entry)) = (packet::pair(), Task::entry(|| ())) else {
+        return;
+    };
+    let hello = Hello {
+        who: current(),
+        set_up: SetUp::default(),
+        entry,
+        args: Vec::new(),
+    };
+    let sent = codec::encode(&hello)
+        .is_ok_and(|hello| packet::send(there.as_fd(), Kind::Hello, &hello, &[]).is_ok());
+    if sent
+        && let Ok(packet) = packet::receive(here.as_fd(), false)
+        && let Ok(Hello {
+            set_up,
+            entry,
+            args,
+            ..
+        }) = codec::decode(&packet.body)
+    {
+        report(Some(&here), perform(&set_up, entry, &args));
+    }
+    sys::flush_stdio();
+}
+
+/// The end of a forked process. The exit handlers are the parent's, or the fork server's.
+pub(super) fn exit_forked(code: i32) -> ! {
+    sys::flush_stdio();
+    sys::exit_now(code)
 }
 
 /// Runs a closure in a process just forked from the parent. Never returns; none of what the
@@ -277,7 +313,7 @@ pub(super) fn run_fork<R: Serialize>(
     registry::forget_all();
     super::forkserver::forget();
     CHILDREN.store(0, Ordering::Relaxed);
-    let lifeline = become_child(who, lifeline);
+    let this = become_child(who, lifeline);
     let streams = place_streams(&streams);
     let outcome = streams.and_then(|()| set_up(asked)).and_then(|()| {
         let result = panic::catch(f).map_err(Failure::Panicked);
@@ -285,9 +321,7 @@ pub(super) fn run_fork<R: Serialize>(
             .and_then(|result| codec::encode(&result).map_err(Failure::Result))
             .map_err(ChildFailure::Function)
     });
-    let code = report(&lifeline, outcome);
-    sys::flush_stdio();
-    sys::exit_now(code)
+    exit_forked(report(this.lifeline.as_ref(), outcome))
 }
 
 /// Puts the standard streams where they belong.
@@ -356,8 +390,8 @@ fn set_limit(limit: Limit, value: u64) -> Result<(), nix::errno::Errno> {
 }
 
 /// Tells the parent how it went; the exit code that goes with it.
-fn report(current: &CurrentProcess, outcome: Result<Vec<u8>, ChildFailure>) -> i32 {
-    let Some(lifeline) = &current.lifeline else {
+fn report(lifeline: Option<&OwnedFd>, outcome: Result<Vec<u8>, ChildFailure>) -> i32 {
+    let Some(lifeline) = lifeline else {
         return 1;
     };
     let (kind, body) = match outcome {

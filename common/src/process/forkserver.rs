@@ -26,8 +26,9 @@
 
 use super::child;
 use super::error::SpawnError;
-use super::handle::{Link, Process};
+use super::handle::Process;
 use super::packet::{self, Kind, Packet, ReceiveError};
+use super::record::Link;
 use super::start::{self, Streams, differences};
 use super::{lock, sys, wait};
 use crate::codec;
@@ -387,8 +388,7 @@ fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
     // It serves the server's user; without the server nobody would reap it.
     let server = nix::unistd::getppid();
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-    // So that the process to be need not do it.
-    crate::panic::note_locations();
+    child::rehearse();
     loop {
         let request = match packet::receive(control, true) {
             Ok(request) if request.fds.len() == 5 => request,
@@ -448,5 +448,5 @@ fn become_new_process(request: Packet) -> ! {
     std::mem::forget(fds);
     sys::close_from(child::LIFELINE + 1);
     let _ = SigSet::from(Signal::SIGINT).thread_unblock();
-    child::run(&body, lifeline)
+    child::exit_forked(child::run(&body, lifeline))
 }

@@ -3,15 +3,13 @@
 //! To copy: the folder process/ and what its mod.rs names.
 
 use super::builder::Builder;
-use super::error::{ChildFailure, JoinError, SpawnError};
-use super::packet::{self, Kind, Packet};
+use super::error::{JoinError, SpawnError};
+use super::record::Child;
+use super::registry;
 use super::start::Streams;
-use super::{lock, registry, sys, wait};
 use crate::function::Function;
 use crate::{codec, reactor};
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::{Future, IntoFuture};
@@ -21,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, ExitStatus};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A process that was started, whose function returns `R`; Python's `Process`.
@@ -107,24 +105,16 @@ impl<R> Process<R> {
         if !self.child.has_ended() {
             return None;
         }
-        let state = lock(&self.child.state);
-        let State::Ended(Ending { status, outcome }) = &*state else {
-            return Some(255);
-        };
-        let status = status.and_then(|status| status.code().or(status.signal().map(|s| -s)));
-        Some(status.unwrap_or(match outcome {
-            Some(Outcome::Returned(_)) => 0,
-            Some(Outcome::Failed(_)) => 1,
-            None => 255,
-        }))
+        let status = self.child.exit_status();
+        let code = status.and_then(|status| status.code().or(status.signal().map(|s| -s)));
+        Some(code.unwrap_or_else(|| self.child.last_word()))
     }
 
     /// Its exit status; `None` while it runs, and if the status is lost.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.child.has_ended();
-        match &*lock(&self.child.state) {
-            State::Running(_) => None,
-            State::Ended(ending) => ending.status,
+        match self.child.has_ended() {
+            true => self.child.exit_status(),
+            false => None,
         }
     }
 
@@ -230,30 +220,18 @@ impl<R: DeserializeOwned> Process<R> {
     }
 
     fn outcome(&self) -> Result<R, JoinError> {
-        let name = self.name();
-        match &*lock(&self.child.state) {
-            State::Ended(Ending {
-                outcome: Some(Outcome::Returned(bytes)),
-                ..
-            }) => codec::decode(bytes).map_err(|error| JoinError::Result {
-                process: name.to_owned(),
+        self.child.result(|bytes| {
+            codec::decode(bytes).map_err(|error| JoinError::Result {
+                process: self.name().to_owned(),
                 error,
-            }),
-            State::Ended(Ending {
-                outcome: Some(Outcome::Failed(failure)),
-                ..
-            }) => Err(JoinError::of_failure(name, failure)),
-            State::Ended(Ending { status, .. }) => Err(JoinError::of_status(name, *status)),
-            State::Running(_) => Err(JoinError::NotOwner {
-                process: name.to_owned(),
-            }),
-        }
+            })
+        })
     }
 
     async fn joined(&self) -> Result<R, JoinError> {
         // Where there can be no reactor (no descriptors left, say), waiting the plain way is late
         // but right.
-        if let Ok(pidfd) = self.child.pidfd.try_clone() {
+        if let Ok(pidfd) = self.child.pidfd().try_clone_to_owned() {
             let _ = reactor::readable(pidfd).await;
         }
         self.join()
@@ -293,7 +271,7 @@ impl<'a, R: DeserializeOwned + 'static> IntoFuture for &'a Process<R> {
 /// Python's `sentinel`.
 impl<R> AsFd for Process<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.child.pidfd.as_fd()
+        self.child.pidfd()
     }
 }
 
@@ -302,12 +280,12 @@ const GRACE: Duration = Duration::from_secs(1);
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        if self.on_drop == OnDrop::Leave || self.child.owner != std::process::id() {
+        if self.on_drop == OnDrop::Leave || !self.child.is_ours() {
             return;
         }
         // It may be waiting for the end of what it reads.
         self.stdin = None;
-        if self.child.daemon && !self.child.has_ended() {
+        if self.child.daemon() && !self.child.has_ended() {
             let _ = self.terminate();
             if !matches!(
                 self.child.wait_until(Instant::now().checked_add(GRACE)),
@@ -318,210 +296,5 @@ impl<R> Drop for Process<R> {
         }
         let _ = self.child.wait_until(None);
         registry::remove(&self.child);
-    }
-}
-
-/// A process, whatever its function returns.
-#[derive(Debug)]
-pub(super) struct Child {
-    name: String,
-    pid: Pid,
-    pidfd: OwnedFd,
-    daemon: bool,
-    /// The process that started it, the only one that can wait for it.
-    owner: u32,
-    reaper: Reaper,
-    state: Mutex<State>,
-}
-
-/// Who takes the exit status from the kernel.
-#[derive(Debug)]
-pub(super) enum Reaper {
-    /// This process: it is the parent.
-    Parent,
-    /// The fork server, which sends it on; this is its pidfd.
-    Server(Arc<OwnedFd>),
-}
-
-#[derive(Debug)]
-enum State {
-    Running(Option<Link>),
-    Ended(Ending),
-}
-
-/// The lifeline, both ends.
-#[derive(Debug)]
-pub(super) struct Link {
-    /// When this end is closed, the child is killed.
-    pub(super) ours: OwnedFd,
-    /// The child's end. The parent keeps it only to be able to [`sys::disarm`] it.
-    pub(super) theirs: OwnedFd,
-}
-
-#[derive(Debug)]
-struct Ending {
-    status: Option<ExitStatus>,
-    outcome: Option<Outcome>,
-}
-
-#[derive(Debug)]
-enum Outcome {
-    Returned(Vec<u8>),
-    Failed(ChildFailure),
-}
-
-impl Child {
-    pub(super) fn new(
-        name: String,
-        pid: Pid,
-        pidfd: OwnedFd,
-        daemon: bool,
-        link: Link,
-        reaper: Reaper,
-    ) -> Self {
-        Child {
-            name,
-            pid,
-            pidfd,
-            daemon,
-            owner: std::process::id(),
-            reaper,
-            state: Mutex::new(State::Running(Some(link))),
-        }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.pid.as_raw().unsigned_abs()
-    }
-
-    pub(super) fn daemon(&self) -> bool {
-        self.daemon
-    }
-
-    /// Whether it has ended; if so, its outcome has been collected.
-    pub(super) fn has_ended(&self) -> bool {
-        let now = Some(Instant::now());
-        if self.owner != std::process::id() {
-            return wait::is_readable(self.pidfd.as_fd(), now).unwrap_or(false);
-        }
-        matches!(self.wait_until(now), Ok(true))
-    }
-
-    /// Waits for its end and collects the outcome; false if `deadline` came first.
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
-        if self.owner != std::process::id() {
-            return Err(JoinError::NotOwner {
-                process: self.name.clone(),
-            });
-        }
-        if matches!(&*lock(&self.state), State::Ended(_)) {
-            return Ok(true);
-        }
-        // Without the lock, so that others can look at the state meanwhile.
-        match wait::is_readable(self.pidfd.as_fd(), deadline) {
-            Ok(true) => {
-                self.collect();
-                Ok(true)
-            }
-            // poll(2) on one valid descriptor fails for want of memory only; then say that the
-            // outcome is unknown rather than loop.
-            Ok(false) => Ok(false),
-            Err(_) => Err(JoinError::Lost {
-                process: self.name.clone(),
-            }),
-        }
-    }
-
-    fn collect(&self) {
-        let mut state = lock(&self.state);
-        let State::Running(link) = &mut *state else {
-            return;
-        };
-        let ending = link.take().map_or(
-            Ending {
-                status: None,
-                outcome: None,
-            },
-            |link| self.read_outcome(&link),
-        );
-        *state = State::Ended(ending);
-    }
-
-    fn read_outcome(&self, link: &Link) -> Ending {
-        let mut ending = Ending {
-            status: None,
-            outcome: None,
-        };
-        while ending.outcome.is_none()
-            && let Ok(packet) = packet::receive(link.ours.as_fd(), false)
-        {
-            ending.take(packet);
-        }
-        match &self.reaper {
-            Reaper::Parent => ending.status = sys::reap(self.pidfd.as_fd()).ok().flatten(),
-            Reaper::Server(server) => {
-                while ending.status.is_none() && server_speaks(link, server) {
-                    let Ok(packet) = packet::receive(link.ours.as_fd(), false) else {
-                        break;
-                    };
-                    ending.take(packet);
-                }
-            }
-        }
-        ending
-    }
-
-    fn signal(&self, signal: Signal) -> io::Result<()> {
-        match sys::pidfd_send_signal(self.pidfd.as_fd(), signal) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Takes the deadly signal off its lifeline.
-    fn detach(&self) {
-        // The child arms its lifeline as its first act; only after that can it be disarmed.
-        while !self.has_ended() {
-            if let State::Running(Some(link)) = &*lock(&self.state)
-                && sys::is_armed(link.theirs.as_fd())
-            {
-                return sys::disarm(link.theirs.as_fd());
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-
-    pub(super) fn close_link(&self) {
-        if let State::Running(link) = &mut *lock(&self.state) {
-            *link = None;
-        }
-    }
-}
-
-/// Waits until the fork server has sent something; false if it has ended instead.
-fn server_speaks(link: &Link, server: &OwnedFd) -> bool {
-    wait::readable(&[link.ours.as_fd(), server.as_fd()], None)
-        .is_ok_and(|ready| ready.first() == Some(&0))
-}
-
-impl Ending {
-    fn take(&mut self, packet: Packet) {
-        match packet.kind {
-            Kind::Returned => self.outcome = Some(Outcome::Returned(packet.body)),
-            Kind::Failed => {
-                let failure = codec::decode(&packet.body).unwrap_or_else(|error| {
-                    ChildFailure::SetUp(format!("its report is unreadable: {error}"))
-                });
-                self.outcome = Some(Outcome::Failed(failure));
-            }
-            Kind::Ended => {
-                self.status = codec::decode(&packet.body).ok().map(ExitStatus::from_raw);
-            }
-            _ => {}
-        }
     }
 }

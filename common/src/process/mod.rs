@@ -29,6 +29,7 @@ mod error;
 mod forkserver;
 mod handle;
 mod packet;
+mod record;
 mod registry;
 mod start;
 mod sys;

@@ -11,7 +11,7 @@ use super::sys::{self, Received};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
 };
 use std::fs::File;
 use std::io::{IoSlice, Write};
@@ -115,18 +115,8 @@ pub(super) fn send(
     let rights = [ControlMessage::ScmRights(&raw)];
     let iov = [IoSlice::new(&header), IoSlice::new(inline)];
     let controls = if raw.is_empty() { &[] } else { &rights[..] };
-    loop {
-        match sendmsg::<()>(
-            socket.as_raw_fd(),
-            &iov,
-            controls,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        ) {
-            Err(Errno::EINTR) => {}
-            other => return other.map(drop),
-        }
-    }
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    uninterrupted(|| sendmsg::<()>(socket.as_raw_fd(), &iov, controls, flags, None)).map(drop)
 }
 
 fn spill(body: &[u8]) -> Result<File, Errno> {
@@ -144,16 +134,19 @@ fn spill(body: &[u8]) -> Result<File, Errno> {
 /// other end was closed before it had read what was sent to it; `EMFILE` that descriptors came
 /// with it for which this process has no room.
 pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, ReceiveError> {
-    let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+    let flags = match wait {
+        true => MsgFlags::empty(),
+        false => MsgFlags::MSG_DONTWAIT,
+    };
     // Its length first, so that the buffer is no larger than it.
-    let peek = flags | libc::MSG_PEEK | libc::MSG_TRUNC;
-    let length = receive_into(socket, &mut [0; HEADER], peek)?.length;
+    let peek = flags | MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+    let length = uninterrupted(|| recv(socket.as_raw_fd(), &mut [0; HEADER], peek))?;
     let mut buffer = vec![0u8; length.min(HEADER + INLINE)];
     let Received {
         length,
         mut fds,
         fds_lost,
-    } = receive_into(socket, &mut buffer, flags)?;
+    } = uninterrupted(|| sys::receive(socket, &mut buffer, flags.bits()))?;
     if length == 0 {
         return Err(ReceiveError::Closed);
     }
@@ -182,13 +175,9 @@ pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, Rece
     Ok(Packet { kind, body, fds })
 }
 
-fn receive_into(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-    flags: libc::c_int,
-) -> Result<Received, Errno> {
+fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
-        match sys::receive(socket, buffer, flags) {
+        match call() {
             Err(Errno::EINTR) => {}
             other => return other,
         }

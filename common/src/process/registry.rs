@@ -2,8 +2,8 @@
 //!
 //! To copy: the folder process/ and what its mod.rs names.
 
-use super::handle::Child;
 use super::lock;
+use super::record::Child;
 use std::sync::{Arc, Mutex};
 
 static CHILDREN: Mutex<Vec<Arc<Child>>> = Mutex::new(Vec::new());

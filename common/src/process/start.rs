@@ -5,8 +5,9 @@
 use super::builder::{Builder, SetUp, StartMethod, Stdio, StdioKind};
 use super::child::{self, Hello};
 use super::error::SpawnError;
-use super::handle::{Child, Link, Process, Reaper};
+use super::handle::Process;
 use super::packet::{self, Kind};
+use super::record::{Child, Link, Reaper};
 use super::{forkserver, registry, sys};
 use crate::codec;
 use crate::function::{Function, Task};

@@ -1,0 +1,266 @@
+//! What a process knows of one that it started: alive or not, how it ended, what it returned.
+//!
+//! To copy: the folder process/ and what its mod.rs names.
+
+use super::error::{ChildFailure, JoinError};
+use super::packet::{self, Kind, Packet};
+use super::{lock, sys, wait};
+use crate::codec;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A process, whatever its function returns.
+#[derive(Debug)]
+pub(super) struct Child {
+    name: String,
+    pid: Pid,
+    pidfd: OwnedFd,
+    daemon: bool,
+    /// The process that started it, the only one that can wait for it.
+    owner: u32,
+    reaper: Reaper,
+    state: Mutex<State>,
+}
+
+/// Who takes the exit status from the kernel.
+#[derive(Debug)]
+pub(super) enum Reaper {
+    /// This process: it is the parent.
+    Parent,
+    /// The fork server, which sends it on; this is its pidfd.
+    Server(Arc<OwnedFd>),
+}
+
+#[derive(Debug)]
+enum State {
+    Running(Option<Link>),
+    Ended(Ending),
+}
+
+/// The lifeline, both ends.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// When this end is closed, the child is killed.
+    pub(super) ours: OwnedFd,
+    /// The child's end. The parent keeps it only to be able to [`sys::disarm`] it.
+    pub(super) theirs: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct Ending {
+    outcome: Option<Outcome>,
+    status: Option<ExitStatus>,
+    /// Where the fork server will say the status.
+    server_says: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Returned(Vec<u8>),
+    Failed(ChildFailure),
+}
+
+impl Child {
+    pub(super) fn new(
+        name: String,
+        pid: Pid,
+        pidfd: OwnedFd,
+        daemon: bool,
+        link: Link,
+        reaper: Reaper,
+    ) -> Self {
+        Child {
+            name,
+            pid,
+            pidfd,
+            daemon,
+            owner: std::process::id(),
+            reaper,
+            state: Mutex::new(State::Running(Some(link))),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw().unsigned_abs()
+    }
+
+    pub(super) fn daemon(&self) -> bool {
+        self.daemon
+    }
+
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Whether this process started it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.owner == std::process::id()
+    }
+
+    /// Whether it has ended; if so, its outcome has been collected.
+    pub(super) fn has_ended(&self) -> bool {
+        let now = Some(Instant::now());
+        if !self.is_ours() {
+            return wait::is_readable(self.pidfd.as_fd(), now).unwrap_or(false);
+        }
+        matches!(self.wait_until(now), Ok(true))
+    }
+
+    /// Waits for its end and collects the outcome; false if `deadline` came first.
+    pub(super) fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
+        if !self.is_ours() {
+            return Err(JoinError::NotOwner {
+                process: self.name.clone(),
+            });
+        }
+        if matches!(&*lock(&self.state), State::Ended(_)) {
+            return Ok(true);
+        }
+        // Without the lock, so that others can look at the state meanwhile.
+        match wait::is_readable(self.pidfd.as_fd(), deadline) {
+            Ok(true) => {
+                self.collect();
+                Ok(true)
+            }
+            // poll(2) on one valid descriptor fails for want of memory only; then say that the
+            // outcome is unknown rather than loop.
+            Ok(false) => Ok(false),
+            Err(_) => Err(JoinError::Lost {
+                process: self.name.clone(),
+            }),
+        }
+    }
+
+    fn collect(&self) {
+        let mut state = lock(&self.state);
+        if let State::Running(link) = &mut *state {
+            let ending = link.take().map(|link| self.read_ending(link));
+            *state = State::Ended(ending.unwrap_or_default());
+        }
+    }
+
+    fn read_ending(&self, link: Link) -> Ending {
+        let mut ending = Ending::default();
+        while ending.outcome.is_none()
+            && let Ok(packet) = packet::receive(link.ours.as_fd(), false)
+        {
+            ending.take(packet);
+        }
+        match &self.reaper {
+            Reaper::Parent => ending.status = sys::reap(self.pidfd.as_fd()).ok().flatten(),
+            // It comes a little later, and few ask for it.
+            Reaper::Server(_) => ending.server_says = Some(link.ours),
+        }
+        ending
+    }
+
+    /// The exit status of a process that has ended; `None` if it is lost.
+    pub(super) fn exit_status(&self) -> Option<ExitStatus> {
+        match &mut *lock(&self.state) {
+            State::Running(_) => None,
+            State::Ended(ending) => self.status_of(ending),
+        }
+    }
+
+    fn status_of(&self, ending: &mut Ending) -> Option<ExitStatus> {
+        if let (Some(link), Reaper::Server(server)) = (ending.server_says.take(), &self.reaper) {
+            while ending.status.is_none()
+                && server_speaks(&link, server)
+                && let Ok(packet) = packet::receive(link.as_fd(), false)
+            {
+                ending.take(packet);
+            }
+        }
+        ending.status
+    }
+
+    /// The exit code of a process whose status is lost, as far as what it said last tells.
+    pub(super) fn last_word(&self) -> i32 {
+        match &*lock(&self.state) {
+            State::Ended(ending) => match ending.outcome {
+                Some(Outcome::Returned(_)) => 0,
+                Some(Outcome::Failed(_)) => 1,
+                None => 255,
+            },
+            State::Running(_) => 255,
+        }
+    }
+
+    /// What a process that has ended returned, as `decode` reads it.
+    pub(super) fn result<R>(
+        &self,
+        decode: impl FnOnce(&[u8]) -> Result<R, JoinError>,
+    ) -> Result<R, JoinError> {
+        let State::Ended(ending) = &mut *lock(&self.state) else {
+            return Err(JoinError::NotOwner {
+                process: self.name.clone(),
+            });
+        };
+        match &ending.outcome {
+            Some(Outcome::Returned(bytes)) => decode(bytes),
+            Some(Outcome::Failed(failure)) => Err(JoinError::of_failure(&self.name, failure)),
+            None => Err(JoinError::of_status(&self.name, self.status_of(ending))),
+        }
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match sys::pidfd_send_signal(self.pidfd.as_fd(), signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the deadly signal off its lifeline.
+    pub(super) fn detach(&self) {
+        // The child arms its lifeline as its first act; only after that can it be disarmed.
+        while !self.has_ended() {
+            if let State::Running(Some(link)) = &*lock(&self.state)
+                && sys::is_armed(link.theirs.as_fd())
+            {
+                return sys::disarm(link.theirs.as_fd());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    pub(super) fn close_link(&self) {
+        if let State::Running(link) = &mut *lock(&self.state) {
+            *link = None;
+        }
+    }
+}
+
+/// Waits until the fork server has sent something; false if it has ended instead.
+fn server_speaks(link: &OwnedFd, server: &OwnedFd) -> bool {
+    wait::readable(&[link.as_fd(), server.as_fd()], None)
+        .is_ok_and(|ready| ready.first() == Some(&0))
+}
+
+impl Ending {
+    fn take(&mut self, packet: Packet) {
+        match packet.kind {
+            Kind::Returned => self.outcome = Some(Outcome::Returned(packet.body)),
+            Kind::Failed => {
+                let failure = codec::decode(&packet.body).unwrap_or_else(|error| {
+                    ChildFailure::SetUp(format!("its report is unreadable: {error}"))
+                });
+                self.outcome = Some(Outcome::Failed(failure));
+            }
+            Kind::Ended => {
+                self.status = codec::decode(&packet.body).ok().map(ExitStatus::from_raw);
+            }
+            _ => {}
+        }
+    }
+}
