@@ -37,6 +37,11 @@ struct Watch {
     pause: Duration,
     /// Workers in a row that died before they were ready.
     unready: u32,
+    /// Workers that do not count: they had begun when all that waited was given up, and say nothing
+    /// of what has been submitted since.
+    discounted: Vec<u32>,
+    /// Nobody waits, so nobody is started until there is a task again.
+    given_up: bool,
     /// The last worker that died, if a message may have been lost with it.
     suspect: Option<Dead>,
     feeder: bool,
@@ -56,6 +61,8 @@ impl Engine {
             retry_at: None,
             pause: RETRY.0,
             unready: 0,
+            discounted: Vec::new(),
+            given_up: false,
             suspect: None,
             feeder: false,
         };
@@ -185,7 +192,10 @@ impl Engine {
         if self.claims.is_ready(worker) {
             watch.unready = 0;
         } else {
-            watch.unready += 1;
+            match watch.discounted.iter().position(|&other| other == pid) {
+                Some(at) => drop(watch.discounted.swap_remove(at)),
+                None => watch.unready += 1,
+            }
             watch.retry_at = Some(Instant::now() + watch.pause);
             watch.pause = (watch.pause * 2).min(RETRY.1);
         }
@@ -309,19 +319,25 @@ impl Engine {
             watch.retry_at = None;
             return;
         }
-        let hopeless = watch.unready >= UNREADY;
-        if hopeless {
+        if watch.unready >= UNREADY {
             let reason = lock(&self.core).unready.clone();
             let reason = reason
                 .unwrap_or_else(|| "the last workers died before they were ready to work".into());
+            let processes = lock(&self.crew).processes();
+            let unready = processes
+                .iter()
+                .filter(|(worker, _)| !self.claims.is_ready(*worker));
+            watch.discounted = unready.map(|(_, process)| process.pid()).collect();
+            watch.unready = 0;
+            watch.given_up = true;
             self.give_up(reason);
         }
-        // Nobody waits: the next submission calls.
-        if hopeless && self.unfinished() == 0 {
-            watch.unready = 0;
+        if watch.given_up && self.unfinished() == 0 {
+            // The next submission calls.
             watch.retry_at = None;
             return;
         }
+        watch.given_up = false;
         if watch.retry_at.is_some_and(|at| Instant::now() < at) {
             return;
         }

@@ -313,10 +313,13 @@ impl Driver {
 
     /// Workers that could not be started are tried again when there is work for them.
     fn start_missing(&mut self) {
-        // In no hurry, unless it is the only hope.
+        // In no hurry while others work. While others are being started nobody knows whether one
+        // will; only when that is known of all is a task given up, or all are tried anew for it.
         let none = self.slots.iter().all(Slot::is_vacant);
+        let some = self.slots.iter().any(|slot| slot.outbox.is_some());
         for at in 0..self.slots.len() {
-            if self.slots[at].is_vacant() && (none || self.slots[at].has_rested()) {
+            let slot = &self.slots[at];
+            if slot.is_vacant() && (none || some && slot.has_rested()) {
                 self.start(at);
             }
         }
