@@ -416,11 +416,12 @@ impl<'a> Getter<'a> {
                 return Ok(Some(frame));
             }
             let seen = ring.tail();
-            if seen.closed() {
-                return Ok(None);
-            }
+            // Looked at first: its last piece may have come just before it was closed.
             if seen.position() != self.head.position() {
                 continue;
+            }
+            if seen.closed() {
+                return Ok(None);
             }
             let patience = match deadline {
                 Deadline::Never => Deadline::Never,

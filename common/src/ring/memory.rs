@@ -20,6 +20,8 @@ pub(super) const START: usize = 256 << 10;
 /// From this size on a message's copy takes longer than handing it over: it pays to wait for a
 /// consumer that is at work rather than to use more memory than the caches hold.
 const LARGE: usize = 64 << 10;
+/// A consumer that only copies a message lets its lock go sooner than this.
+const SOON: Duration = Duration::from_millis(1);
 /// How many large messages there is to be room for at least.
 const FEW: usize = 4;
 /// Waiting in vain for a consumer is not tried again for so many times.
@@ -173,7 +175,14 @@ impl Putter<'_> {
             true => FEW * bytes,
             false => 0,
         };
-        let _getter = ring.lock_get(deadline)?;
+        let soon = Deadline::after(deadline.at_most(SOON));
+        let _getter = match ring.lock_get(soon) {
+            Err(Stop::Deadline) if !deadline.passed() => {
+                self.dismiss()?;
+                ring.lock_get(deadline)?
+            }
+            locked => locked?,
+        };
         self.look()?;
         while self.memory.limit < ring.capacity
             && (self.memory.limit < least || !self.fits_memory(units))
@@ -181,6 +190,18 @@ impl Putter<'_> {
             self.memory = self.memory.double(self.head, self.next)?;
         }
         Ok(self.fits_memory(units))
+    }
+
+    /// A consumer may be waiting, with its lock held, for the rest of a message whose producer
+    /// gave it up while there was no room to say so.
+    fn dismiss(&mut self) -> Result<(), Stop> {
+        if self.next != self.tail.advance(0, 0) {
+            return Ok(()); // What is written here and not committed must not be yet.
+        }
+        match self.abandon() {
+            Err(Stop::Rejected) => Ok(()), // It has given up by itself.
+            other => other,
+        }
     }
 
     /// Goes back to little memory if the ring is empty. Called where the memory in use has come

@@ -24,7 +24,11 @@ impl Ring {
             let mut putter = self.0.lock_put(deadline)?;
             if putter.room(needed, deadline)? {
                 putter.write(Kind::Whole, parts, len)?;
-                putter.commit(needed, 1)?;
+                match putter.commit(needed, 1) {
+                    // A consumer gave up what another producer had left: it moved no place.
+                    Err(Stop::Rejected) => continue,
+                    committed => committed?,
+                }
                 drop(putter);
                 self.0.announce(1);
                 return Ok(());
@@ -57,6 +61,7 @@ impl Ring {
                     self.0.announce(u32::try_from(put).unwrap_or(u32::MAX));
                 }
                 Err(Stop::Deadline) if !deadline.passed() => {}
+                Err(Stop::Rejected) => {}
                 Err(stop) => return (next - from, Err(stop.into())),
             }
         }

@@ -82,6 +82,43 @@ fn a_message_longer_than_the_ring_goes_through() {
     assert_eq!(get(&ring), Err(GetError::Closed));
 }
 
+/// A producer gives up a long message when the memory in use is full to the last byte, so that it
+/// cannot say so. Its consumer waits for the rest with the get lock held; the next producer needs
+/// that lock to take more memory into use.
+#[test]
+fn half_a_message_does_not_keep_the_memory_from_growing() {
+    let ring = ring(1 << 20);
+    // As long as a fragment: a quarter of the memory in use at first.
+    ring.put(
+        &[&vec![1; memory::START / 4 - layout::FRAME]],
+        Deadline::Now,
+    )
+    .unwrap();
+    let (reads, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        let (ring, reads, go) = (&ring, &reads, &go);
+        let consumer = scope.spawn(move || {
+            let wait = |_: &[u8]| (reads.wait(), go.wait());
+            ring.get_in_place(Deadline::Never, wait).unwrap();
+            let mut out = Vec::new();
+            ring.get(&mut out, Deadline::Never).map(|()| out)
+        });
+        reads.wait();
+        let soon = Deadline::after(Duration::from_millis(20));
+        assert_eq!(ring.put(&[&vec![2; 2 << 20]], soon), Err(PutError::Full));
+        assert_eq!(ring.stats().bytes, memory::START);
+        go.wait();
+        while ring.stats().bytes > 0 {
+            std::thread::yield_now();
+        }
+        let wide = vec![3; memory::START + 1];
+        let put = ring.put(&[&wide], Deadline::after(Duration::from_secs(20)));
+        ring.close();
+        assert_eq!(put, Ok(()));
+        assert!(consumer.join().unwrap() == Ok(wide));
+    });
+}
+
 #[test]
 fn a_kick_is_seen_once_by_every_handle() {
     let ring = ring(256);
