@@ -179,6 +179,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "twenty million bytes take too long")]
     fn a_large_message_round_trips() {
         let text = "x".repeat(20 << 20);
         assert_eq!(decode::<String>(&encode(&text).unwrap()).unwrap(), text);

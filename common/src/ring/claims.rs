@@ -14,7 +14,7 @@ use super::get::Getter;
 use super::layout::Header;
 use super::{GetError, Inner, Ring};
 use crate::deadline::Deadline;
-use std::sync::atomic::AtomicU64;
+use crate::shm::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// No claim.

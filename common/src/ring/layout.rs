@@ -7,9 +7,8 @@
 //! What the put side and the get side change are on different cache lines (two each: processors
 //! fetch them in pairs), so that a put and a get do not disturb each other.
 
-use crate::shm::Shared;
+use crate::shm::{AtomicU32, AtomicU64, Shared};
 use crate::sync::{RobustMutex, Signal};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Frames begin at multiples of this; positions count in it.
 pub(super) const UNIT: usize = 16;

@@ -44,7 +44,7 @@ pub(crate) use watch::End;
 
 use crate::deadline::Deadline;
 use crate::futex::Spin;
-use crate::shm::{Segment, ShmError};
+use crate::shm::{AtomicU32, AtomicU64, Segment, ShmError};
 use crate::sync::Signal;
 use error::Stop;
 use layout::{CLOSED, Header, LARGEST, MAGIC, Place, SMALLEST, UNIT, WORDS};
@@ -52,7 +52,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 /// How long the consumer of a message longer than the ring waits, beyond its own deadline, for

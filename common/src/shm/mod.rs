@@ -29,6 +29,9 @@ mod registry;
 
 pub use error::ShmError;
 pub(crate) use name::Owner;
+/// The words in it. The ring names them by this path, so that its tests can put others in their
+/// place (`common/ring-model`).
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
@@ -39,7 +42,7 @@ use std::mem::ManuallyDrop;
 use std::process;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What may live in memory that other processes write: every bit pattern is valid, and it is
 /// changed through `&self` only (atomics, or cells whose lock says who may look).

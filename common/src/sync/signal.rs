@@ -17,47 +17,12 @@
 
 use crate::deadline::Deadline;
 use crate::futex::{self, Spin};
-use crate::shm::Shared;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use crate::shm::{AtomicU32, Shared};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 #[repr(C)]
-pub(crate) struct Signal<W = AtomicU32>(W);
-
-/// The word that a [`Signal`] works on: a futex, or a model of one in a test that tries all
-/// orders in which things may happen.
-pub(crate) trait Word {
-    fn load(&self) -> u32;
-    fn compare_exchange(&self, old: u32, new: u32) -> Result<u32, u32>;
-    fn fetch_add(&self, more: u32) -> u32;
-    /// Sleeps while the word is `expected`, until woken or for `timeout`.
-    fn wait(&self, expected: u32, timeout: Duration);
-    /// Wakes up to `count`; says how many.
-    fn wake(&self, count: u32) -> u32;
-}
-
-impl Word for AtomicU32 {
-    #[inline]
-    fn load(&self) -> u32 {
-        self.load(SeqCst)
-    }
-
-    fn compare_exchange(&self, old: u32, new: u32) -> Result<u32, u32> {
-        self.compare_exchange(old, new, SeqCst, SeqCst)
-    }
-
-    fn fetch_add(&self, more: u32) -> u32 {
-        self.fetch_add(more, SeqCst)
-    }
-
-    fn wait(&self, expected: u32, timeout: Duration) {
-        futex::wait(self, expected, Some(timeout));
-    }
-
-    fn wake(&self, count: u32) -> u32 {
-        futex::wake(self, count)
-    }
-}
+pub(crate) struct Signal(AtomicU32);
 
 // SAFETY: one atomic.
 unsafe impl Shared for Signal {}
@@ -69,7 +34,7 @@ pub(crate) const SLICE: Duration = Duration::from_millis(500);
 const WAITING: u32 = 1;
 const STEP: u32 = 2;
 
-impl<W: Word> Signal<W> {
+impl Signal {
     /// Spins and then sleeps until `ready`, at most until `deadline`. Says whether it is.
     pub(crate) fn wait(&self, spin: &Spin, deadline: Deadline, ready: impl Fn() -> bool) -> bool {
         self.wait_spinning(spin, 1, deadline, ready)
@@ -107,10 +72,10 @@ impl<W: Word> Signal<W> {
 
     /// Announces a sleeper. The caller looks once more at what it waits for, then sleeps.
     pub(crate) fn prepare(&self) -> u32 {
-        let mut old = self.0.load();
+        let mut old = self.0.load(SeqCst);
         loop {
             let new = old.wrapping_add(STEP) | WAITING;
-            match self.0.compare_exchange(old, new) {
+            match self.0.compare_exchange(old, new, SeqCst, SeqCst) {
                 Ok(_) => return new,
                 Err(now) => old = now,
             }
@@ -119,26 +84,25 @@ impl<W: Word> Signal<W> {
 
     /// Sleeps until somebody notifies, or `timeout` is over, or for no reason at all.
     pub(crate) fn sleep(&self, ticket: u32, timeout: Duration) {
-        self.0.wait(ticket, timeout);
+        futex::wait(&self.0, ticket, Some(timeout));
     }
 
     /// Wakes up to `count` sleepers, after a change they may wait for. The change must be
     /// sequentially consistent: either this sees the sleeper or the sleeper sees the change.
     #[inline]
     pub(crate) fn notify(&self, count: u32) {
-        if self.0.load() & WAITING != 0 {
+        if self.0.load(SeqCst) & WAITING != 0 {
             self.wake(count);
         }
     }
 
     #[cold]
     pub(crate) fn wake(&self, count: u32) {
-        let bumped = self.0.fetch_add(STEP).wrapping_add(STEP);
-        if self.0.wake(count) < count {
-            let _ = self.0.compare_exchange(bumped, bumped & !WAITING);
+        let bumped = self.0.fetch_add(STEP, SeqCst).wrapping_add(STEP);
+        if futex::wake(&self.0, count) < count {
+            let _ = self
+                .0
+                .compare_exchange(bumped, bumped & !WAITING, SeqCst, SeqCst);
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
