@@ -1,17 +1,26 @@
 //! Queues in async code, under any executor.
 
 use super::{GetError, PutError, PutReason, Queue};
-use crate::ring::End;
+use crate::codec;
+use crate::ring::{End, Ring};
+use crate::shm::ShmError;
 use futures::Stream;
+use futures::channel::oneshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
+use std::thread;
 
 impl<T: DeserializeOwned> Queue<T> {
     /// As [`Queue::get`], without blocking the thread. A message is taken only in the moment in
-    /// which the future is ready: if it is dropped before, none is lost.
+    /// which the future is ready: if it is dropped before, none is lost. (A message longer than
+    /// the whole queue is taken in one poll, which lasts as long as its bytes come; if none come
+    /// for 50 ms its producer starts over and the future waits again.)
     ///
     /// ```
     /// use common::queue::Queue;
@@ -40,14 +49,37 @@ impl<T: DeserializeOwned> Queue<T> {
 
 impl<T: Serialize> Queue<T> {
     /// As [`Queue::put`], without blocking the thread. If the future is dropped before it is
-    /// ready nothing was put. A value longer than the whole queue is refused as
-    /// [`PutReason::Full`]: it can only be put by a thread that stays with it.
+    /// ready nothing was put.
+    ///
+    /// A value longer than the whole queue goes through it while somebody gets it, and a thread
+    /// of its own stays with it until then. Dropping the future ends that: no consumer sees a
+    /// part of the value. (If its last byte goes in that very moment, it was put.)
+    ///
+    /// ```
+    /// use common::queue::Queue;
+    /// use futures::executor::block_on;
+    ///
+    /// let queue = Queue::builder().capacity(1 << 10).build()?;
+    /// let (put, got) = block_on(async {
+    ///     futures::join!(queue.put_async("x".repeat(100_000)), queue.get_async())
+    /// });
+    /// put?;
+    /// assert_eq!(got?.len(), 100_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn put_async(&self, value: T) -> PutFuture<'_, T> {
         PutFuture {
             queue: self,
             value: Some(value),
             watch: Watched::new(self, End::Put),
+            long: None,
         }
+    }
+
+    /// The value's bytes if the queue could not hold them even if it were empty.
+    fn too_long(&self, value: &T) -> Option<Vec<u8>> {
+        let bytes = codec::encode(value).ok()?;
+        (!self.ring().can_hold(bytes.len())).then_some(bytes)
     }
 }
 
@@ -64,6 +96,7 @@ pub struct PutFuture<'a, T> {
     queue: &'a Queue<T>,
     value: Option<T>,
     watch: Watched<'a, T>,
+    long: Option<Long>,
 }
 
 /// [`Queue::stream`].
@@ -95,18 +128,96 @@ impl<T: Serialize> Future for PutFuture<'_, T> {
     type Output = Result<(), PutError<T>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.long.is_some() {
+            return self.poll_long(context);
+        }
         self.watch.done();
         let Some(value) = self.value.take() else {
             return Poll::Pending; // Polled after it was ready.
         };
-        match self.queue.try_put(value) {
-            Err(error) if error.reason == PutReason::Full && self.queue.can_hold(&error.value) => {
-                self.value = Some(error.value);
+        let Err(error) = self.queue.try_put(value) else {
+            return Poll::Ready(Ok(()));
+        };
+        if error.reason != PutReason::Full {
+            return Poll::Ready(Err(error));
+        }
+        let too_long = self.queue.too_long(&error.value);
+        self.value = Some(error.value);
+        match too_long {
+            Some(bytes) => {
+                self.long = Some(Long::start(self.queue.ring().clone(), bytes));
+                self.poll_long(context)
+            }
+            None => {
                 self.watch.again(context);
                 Poll::Pending
             }
-            other => Poll::Ready(other),
         }
+    }
+}
+
+impl<T> PutFuture<'_, T> {
+    fn poll_long(&mut self, context: &mut Context<'_>) -> Poll<Result<(), PutError<T>>> {
+        let Some(long) = &mut self.long else {
+            return Poll::Pending;
+        };
+        let Poll::Ready(put) = Pin::new(&mut long.done).poll(context) else {
+            return Poll::Pending;
+        };
+        self.long = None;
+        let value = self.value.take();
+        // It says nothing only if it has panicked: nothing was put.
+        let put = put.unwrap_or(Err(PutReason::Full));
+        match (put, value) {
+            (Err(reason), Some(value)) => Poll::Ready(Err(PutError { value, reason })),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// A value longer than the queue, and the thread that puts it. Dropping it ends the thread.
+struct Long {
+    ring: Ring,
+    given_up: Arc<AtomicBool>,
+    done: oneshot::Receiver<Result<(), PutReason>>,
+}
+
+impl Long {
+    fn start(ring: Ring, bytes: Vec<u8>) -> Long {
+        let (tell, done) = oneshot::channel();
+        let given_up = Arc::new(AtomicBool::new(false));
+        let (its_ring, enough) = (ring.clone(), Arc::clone(&given_up));
+        let put = move || {
+            let put = its_ring.put_long(&bytes, &enough);
+            // First, so that whoever hears of it finds the queue without this handle.
+            drop(its_ring);
+            let _ = tell.send(put.map_err(PutReason::from));
+        };
+        let thread = thread::Builder::new().name("queue put".into()).spawn(put);
+        let done = thread.map_or_else(|error| refused(&ring, &error), |_| done);
+        Long {
+            ring,
+            given_up,
+            done,
+        }
+    }
+}
+
+/// What is heard of a thread that could not be started.
+fn refused(ring: &Ring, error: &io::Error) -> oneshot::Receiver<Result<(), PutReason>> {
+    let (tell, done) = oneshot::channel();
+    let reason = ShmError::Os {
+        call: "starting a thread for a long message".into(),
+        name: ring.name().into(),
+        errno: error.raw_os_error().unwrap_or(libc::EAGAIN),
+    };
+    let _ = tell.send(Err(reason.into()));
+    done
+}
+
+impl Drop for Long {
+    fn drop(&mut self) {
+        self.ring.give_up(&self.given_up);
     }
 }
 

@@ -48,13 +48,6 @@ impl<T: Serialize> Queue<T> {
             .map_err(|reason| PutError { value, reason })
     }
 
-    /// Whether the queue could hold the value whole if it were empty.
-    pub(super) fn can_hold(&self, value: &T) -> bool {
-        with_buffer(|buffer| {
-            codec::encode_into(value, buffer).is_ok() && self.ring().can_hold(buffer.len())
-        })
-    }
-
     fn send(&self, value: &T, deadline: Deadline) -> Result<(), PutReason> {
         with_buffer(|buffer| {
             codec::encode_into(value, buffer)?;

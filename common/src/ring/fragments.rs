@@ -2,14 +2,48 @@
 
 use super::layout::{FRAME, Kind, units};
 use super::put::Putter;
-use super::{Inner, Stop};
+use super::{Inner, PutError, Ring, Stop};
 use crate::deadline::Deadline;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 /// A piece has at most this many bytes.
 const FRAGMENT: usize = 1 << 20;
 /// It is good to have so much memory in use, for pieces that are worth handing over.
 const ROOM: u32 = (4 << 20) / super::layout::UNIT as u32;
+
+/// How often one who waits for the lock looks whether that has been given up.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Ring {
+    /// Puts a message longer than the ring, as [`Ring::put`], until it is `given_up`
+    /// (by [`Ring::give_up`]): that is [`PutError::Full`], and nothing has been put.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`]; then nothing has been put.
+    pub(crate) fn put_long(&self, message: &[u8], given_up: &AtomicBool) -> Result<(), PutError> {
+        let enough = || given_up.load(SeqCst);
+        while !enough() {
+            match self.0.lock_put(Deadline::after(LOOK)) {
+                Err(Stop::Deadline) => {}
+                Err(stop) => return Err(stop.into()),
+                Ok(mut putter) => {
+                    let sent = putter.send(&[message], message.len(), Deadline::Never, &enough);
+                    return Ok(sent?);
+                }
+            }
+        }
+        Err(PutError::Full)
+    }
+
+    /// Ends a [`Ring::put_long`] of this process.
+    pub(crate) fn give_up(&self, given_up: &AtomicBool) {
+        given_up.store(true, SeqCst);
+        self.0.header().room.0.notify(u32::MAX);
+    }
+}
 
 impl Inner {
     /// Sends a message that is longer than the ring through it, holding the lock all the while.
@@ -22,27 +56,39 @@ impl Inner {
         if deadline == Deadline::Now {
             return Err(Stop::Deadline);
         }
-        let mut putter = self.lock_put(deadline)?;
-        if !putter.fits_memory(ROOM.min(self.units())) {
+        self.lock_put(deadline)?
+            .send(parts, len, deadline, &|| false)
+    }
+}
+
+impl Putter<'_> {
+    /// Sends the message until it is through, or `enough`.
+    fn send(
+        &mut self,
+        parts: &[&[u8]],
+        len: usize,
+        deadline: Deadline,
+        enough: &dyn Fn() -> bool,
+    ) -> Result<(), Stop> {
+        let room = ROOM.min(self.ring.units());
+        if !self.fits_memory(room) {
             // With less memory it takes longer.
             let soon = Deadline::after(deadline.at_most(Duration::from_millis(1)));
-            let _ = putter.enlarge(ROOM.min(self.units()), soon);
+            let _ = self.enlarge(room, soon);
         }
         loop {
-            match putter.stream(parts, len, deadline) {
+            match self.stream(parts, len, deadline, enough) {
                 // The consumer had to give up: once more from the start.
                 Err(Stop::Rejected) => {}
                 Err(Stop::Deadline) => {
-                    let _ = putter.abandon();
+                    let _ = self.abandon();
                     return Err(Stop::Deadline);
                 }
                 other => return other,
             }
         }
     }
-}
 
-impl Putter<'_> {
     /// Makes a consumer that waits for the rest of a message give it up: what comes is no
     /// continuation.
     pub(super) fn abandon(&mut self) -> Result<(), Stop> {
@@ -56,7 +102,13 @@ impl Putter<'_> {
         Ok(())
     }
 
-    fn stream(&mut self, parts: &[&[u8]], len: usize, deadline: Deadline) -> Result<(), Stop> {
+    fn stream(
+        &mut self,
+        parts: &[&[u8]],
+        len: usize,
+        deadline: Deadline,
+        enough: &dyn Fn() -> bool,
+    ) -> Result<(), Stop> {
         let total = (len as u64).to_ne_bytes();
         let mut sent = 0;
         let most = FRAGMENT.min(self.memory.limit() / 4) - FRAME - total.len();
@@ -73,7 +125,7 @@ impl Putter<'_> {
             }
             pieces.extend(range_of(parts, sent, size));
             let bytes = pieces.iter().map(|piece| piece.len()).sum();
-            self.wait_holding(units(bytes), deadline)?;
+            self.wait_holding(units(bytes), deadline, enough)?;
             self.write(kind, &pieces, bytes)?;
             self.commit(units(bytes), u32::from(kind == Kind::Last))?;
             // All: among them is the one who waits for it with the get lock held.
@@ -84,7 +136,12 @@ impl Putter<'_> {
     }
 
     /// Waits for room with the lock held: what is half in the ring must be finished first.
-    fn wait_holding(&mut self, needed: u32, deadline: Deadline) -> Result<(), Stop> {
+    fn wait_holding(
+        &mut self,
+        needed: u32,
+        deadline: Deadline,
+        enough: &dyn Fn() -> bool,
+    ) -> Result<(), Stop> {
         let (ring, limit) = (self.ring, self.memory.units());
         loop {
             self.look()?;
@@ -94,8 +151,12 @@ impl Putter<'_> {
             let (tail, signal) = (self.tail, &ring.header().room.0);
             ring.wait(signal, &ring.room_spin, deadline, || {
                 let used = u64::from(tail.units_since(ring.head()));
-                ring.tail() != tail || (used + u64::from(needed) <= limit.into() && ring.fits(0, 1))
+                let room = used + u64::from(needed) <= limit.into() && ring.fits(0, 1);
+                room || ring.tail() != tail || enough()
             })?;
+            if enough() {
+                return Err(Stop::Deadline);
+            }
             if ring.tail() != tail {
                 return Err(self.refused(ring.tail()));
             }
