@@ -1,9 +1,12 @@
 //! What processes wait for: events, conditions, barriers.
 
+#![allow(unsafe_code)] // A signal handler.
+
 use crate::{LONG, SOON};
-use common::process::Process;
+use common::process::{self, Process};
 use common::queue::Queue;
 use common::sync::{Barrier, Condvar, Event, Mutex};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use testkit::isolated;
 
@@ -90,6 +93,50 @@ fn a_killed_waiter_takes_no_notification_with_it() {
 }
 
 #[test]
+fn an_interrupted_wait_leaves_the_condition_usable() {
+    // S-019. By default SIGINT ends the process; where a handler takes it, the handler is told and
+    // the wait goes on: a signal is no notification.
+    isolated(|| {
+        extern "C" fn take(_: i32) {
+            TAKEN.fetch_add(1, SeqCst);
+        }
+        static TAKEN: AtomicU32 = AtomicU32::new(0);
+        let ((mutex, condvar, woken), processes) = waiters(1);
+        processes[0].interrupt().unwrap();
+        assert!(
+            processes[0]
+                .join_timeout(LONG)
+                .is_some_and(|ended| ended.is_err())
+        );
+        assert_eq!(processes[0].exit_code(), Some(-2));
+        let (told, waiting) = (
+            Queue::new().unwrap(),
+            (mutex.clone(), condvar.clone(), woken.clone()),
+        );
+        let theirs = told.clone();
+        let child: Process<u32> = process::fork(move || {
+            use nix::sys::signal::{SigHandler, Signal, signal};
+            // SAFETY: the handler adds to an atomic, no more.
+            unsafe { signal(Signal::SIGINT, SigHandler::Handler(take)) }.unwrap();
+            theirs.put(()).unwrap();
+            wait_once(waiting, 7);
+            TAKEN.load(SeqCst)
+        })
+        .unwrap();
+        told.get_timeout(LONG).unwrap();
+        let start = Instant::now();
+        while *mutex.lock().unwrap() < 2 {
+            assert!(start.elapsed() < LONG);
+        }
+        child.interrupt().unwrap();
+        assert!(woken.get_timeout(SOON).is_err(), "it waits on");
+        condvar.notify_one(&mut mutex.lock().unwrap()).unwrap();
+        assert_eq!(woken.get_timeout(LONG), Ok(7));
+        assert_eq!(child.join().unwrap(), 1);
+    });
+}
+
+#[test]
 fn waits_end_in_time() {
     // S-012, S-015, S-017, S-018
     isolated(|| {
@@ -163,7 +210,8 @@ fn a_barrier_keeps_in_step() {
 
 #[test]
 fn a_barrier_breaks_and_is_mended() {
-    // S-024, S-025, S-026, S-027, S-028, S-030
+    // S-024, S-025, S-026, S-027, S-028, S-030; S-029: a barrier has no time of its own, and the
+    // first party whose time is up breaks it for those that wait without one.
     isolated(|| {
         fn party(barrier: Barrier) -> bool {
             barrier.wait().is_ok()
