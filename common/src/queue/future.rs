@@ -60,9 +60,8 @@ impl<T: Serialize> Queue<T> {
     /// use futures::executor::block_on;
     ///
     /// let queue = Queue::builder().capacity(1 << 10).build()?;
-    /// let (put, got) = block_on(async {
-    ///     futures::join!(queue.put_async("x".repeat(100_000)), queue.get_async())
-    /// });
+    /// let put = queue.put_async("x".repeat(100_000));
+    /// let (put, got) = block_on(futures::future::join(put, queue.get_async()));
     /// put?;
     /// assert_eq!(got?.len(), 100_000);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
