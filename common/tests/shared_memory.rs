@@ -3,7 +3,7 @@
 //! Python's manager of shared memory is a process that owns segments; here the process that makes
 //! one owns it, and a scope that drops its handles removes the names. There is no tracker process
 //! either: a segment's name says whose it is, and the next start sweeps what the dead have left,
-//! so H-026, H-027 and H-029 to H-031 (the tracker's own life) do not apply.
+//! so H-026, H-027, H-029, H-030 and H-031 (the life of a tracker) do not apply.
 
 #![allow(unsafe_code)] // Redirects a forked child's standard error.
 
