@@ -25,8 +25,7 @@ pub enum StartMethod {
     /// GiB; refused unless the caller has exactly one thread.
     Fork,
     /// Asks a small helper process, spawned at first use, to fork itself. About 0.3 ms, however
-    /// large the caller is and however many threads it has. It ends as a fork does: exit handlers
-    /// of C libraries do not run.
+    /// large the caller is and however many threads it has.
     ForkServer,
 }
 

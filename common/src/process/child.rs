@@ -293,12 +293,6 @@ pub(super) fn rehearse() {
     sys::flush_stdio();
 }
 
-/// The end of a forked process. The exit handlers are the parent's, or the fork server's.
-pub(super) fn exit_forked(code: i32) -> ! {
-    sys::flush_stdio();
-    sys::exit_now(code)
-}
-
 /// Runs a closure in a process just forked from the parent. Never returns; none of what the
 /// parent has on its stack is dropped.
 pub(super) fn run_fork<R: Serialize>(
@@ -321,7 +315,9 @@ pub(super) fn run_fork<R: Serialize>(
             .and_then(|result| codec::encode(&result).map_err(Failure::Result))
             .map_err(ChildFailure::Function)
     });
-    exit_forked(report(this.lifeline.as_ref(), outcome))
+    let code = report(this.lifeline.as_ref(), outcome);
+    sys::flush_stdio();
+    sys::exit_now(code)
 }
 
 /// Puts the standard streams where they belong.

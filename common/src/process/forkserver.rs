@@ -389,6 +389,7 @@ fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
     let server = nix::unistd::getppid();
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     child::rehearse();
+    sys::forget_exit_handlers();
     loop {
         let request = match packet::receive(control, true) {
             Ok(request) if request.fds.len() == 5 => request,
@@ -448,5 +449,5 @@ fn become_new_process(request: Packet) -> ! {
     std::mem::forget(fds);
     sys::close_from(child::LIFELINE + 1);
     let _ = SigSet::from(Signal::SIGINT).thread_unblock();
-    child::exit_forked(child::run(&body, lifeline))
+    std::process::exit(child::run(&body, lifeline))
 }

@@ -248,6 +248,25 @@ pub(super) fn flush_stdio() {
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
+/// From here on an exit runs only the exit handlers that are registered later, not those of the
+/// process that this one is a copy of (on_exit(3): the last one registered is the first to run).
+pub(super) fn forget_exit_handlers() {
+    unsafe extern "C" {
+        fn on_exit(
+            handler: extern "C" fn(libc::c_int, *mut libc::c_void),
+            argument: *mut libc::c_void,
+        ) -> libc::c_int;
+    }
+    extern "C" fn end(code: libc::c_int, _: *mut libc::c_void) {
+        // SAFETY: a null stream means "all of them".
+        unsafe { libc::fflush(std::ptr::null_mut()) };
+        exit_now(code)
+    }
+    // SAFETY: the handler may be called whenever the process exits. If there is no memory for it,
+    // the other handlers run as well.
+    unsafe { on_exit(end, std::ptr::null_mut()) };
+}
+
 /// Ends the process at once: no destructor and no exit handler of the parent's runs.
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: never returns; has no preconditions.
