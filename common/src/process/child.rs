@@ -250,7 +250,7 @@ pub(super) fn run(hello: &[u8], lifeline: OwnedFd) -> i32 {
     };
     let this = become_child(hello.who, lifeline);
     let outcome = perform(&hello.set_up, hello.entry, &hello.args);
-    report(this.lifeline.as_ref(), outcome)
+    report(&this, outcome)
 }
 
 /// Sets the process up and calls the function; what it returned, encoded.
@@ -266,9 +266,9 @@ fn perform(asked: &SetUp, entry: EntryRef, args: &[u8]) -> Result<Vec<u8>, Child
 }
 
 /// Does for nothing what a process will do that is asked for later. What a process touches first
-/// costs a page fault, and there are some thirty: they are dealt with when nobody waits.
+/// costs a page fault, and there are some thirty: most are dealt with here, when nobody waits.
 pub(super) fn rehearse() {
-    let (Ok((there, here)), Ok(entry)) = (packet::pair(), Task::entry(|| ())) else {
+    let Ok(entry) = Task::entry(|| ()) else {
         return;
     };
     let hello = Hello {
@@ -277,18 +277,9 @@ pub(super) fn rehearse() {
         entry,
         args: Vec::new(),
     };
-    let sent = codec::encode(&hello)
-        .is_ok_and(|hello| packet::send(there.as_fd(), Kind::Hello, &hello, &[]).is_ok());
-    if sent
-        && let Ok(packet) = packet::receive(here.as_fd(), false)
-        && let Ok(Hello {
-            set_up,
-            entry,
-            args,
-            ..
-        }) = codec::decode(&packet.body)
-    {
-        report(Some(&here), perform(&set_up, entry, &args));
+    let hello = codec::encode(&hello).map(|hello| codec::decode::<Hello>(&hello));
+    if let Ok(Ok(hello)) = hello {
+        let _ = perform(&hello.set_up, hello.entry, &hello.args);
     }
     sys::flush_stdio();
 }
@@ -315,7 +306,7 @@ pub(super) fn run_fork<R: Serialize>(
             .and_then(|result| codec::encode(&result).map_err(Failure::Result))
             .map_err(ChildFailure::Function)
     });
-    let code = report(this.lifeline.as_ref(), outcome);
+    let code = report(&this, outcome);
     sys::flush_stdio();
     sys::exit_now(code)
 }
@@ -386,8 +377,8 @@ fn set_limit(limit: Limit, value: u64) -> Result<(), nix::errno::Errno> {
 }
 
 /// Tells the parent how it went; the exit code that goes with it.
-fn report(lifeline: Option<&OwnedFd>, outcome: Result<Vec<u8>, ChildFailure>) -> i32 {
-    let Some(lifeline) = lifeline else {
+fn report(current: &CurrentProcess, outcome: Result<Vec<u8>, ChildFailure>) -> i32 {
+    let Some(lifeline) = &current.lifeline else {
         return 1;
     };
     let (kind, body) = match outcome {
