@@ -161,10 +161,9 @@ fn fork_server_pid() -> Pid {
         comm.trim() == "ForkServer"
     };
     let children = children.unwrap();
-    let pid = children
-        .split_whitespace()
-        .find(is_server)
-        .expect("a fork server");
+    // The last: those before it may not quite be dead yet.
+    let mut newest_first = children.split_whitespace().rev();
+    let pid = newest_first.find(is_server).expect("a fork server");
     Pid::from_raw(pid.parse().unwrap())
 }
 

@@ -15,10 +15,11 @@
 //! new process is a child of the server, which therefore takes its exit status and passes it on;
 //! everything else is as in the other methods.
 //!
-//! A spare killed at any step loses at most the start that it had taken. If it dies without having
-//! told the server, nobody knows whether it had taken one: then the server closes the connection,
-//! which tells the one who waits, and stays only to see its other children to their end; the next
-//! start brings up another server.
+//! A spare killed at any step loses nothing: before it has answered it does not call the function,
+//! and a start that is not answered is asked for again. If it dies without having told the server,
+//! nobody knows whether it had taken one: then the server closes the connection, which tells the
+//! one who waits, and stays only to see its other children to their end; the next start brings up
+//! another server.
 //!
 //! To copy: the folder process/ and what its mod.rs names.
 
@@ -90,12 +91,12 @@ pub(super) fn environment_changes(
 ///
 /// # Errors
 ///
-/// [`SpawnError::Os`]. If the request was not read, because the server had been killed, another is
-/// started; if it was read and not answered, that is an error, for the function may have run.
+/// [`SpawnError::Os`]. If the server or the spare was killed before the process began, that is
+/// tried again, with another `link`.
 pub(super) fn fork(
     name: &str,
     hello: &[u8],
-    link: &Link,
+    link: &mut Link,
     streams: &Streams<Option<OwnedFd>>,
 ) -> Result<Born, SpawnError> {
     let os = |step, error| SpawnError::Os {
@@ -112,13 +113,11 @@ pub(super) fn fork(
             None => slot.insert(Server::start()?),
         };
         match server.request(hello, link, streams) {
-            Err(Request::NotRead) => retire(slot.take()),
             Err(Request::Lost) => {
                 retire(slot.take());
-                return Err(os(
-                    "the new process was killed as it began",
-                    Errno::ECONNABORTED,
-                ));
+                // The old one may yet be told how the dead one ended.
+                let (ours, theirs) = packet::pair().map_err(|error| os("a socket", error))?;
+                *link = Link { ours, theirs };
             }
             Err(Request::Refused(error)) => return Err(os("fork in the fork server", error)),
             Ok(born) => return Ok(born),
@@ -140,9 +139,7 @@ fn retire(server: Option<Server>) {
 }
 
 enum Request {
-    /// Nobody has seen the request.
-    NotRead,
-    /// Somebody has seen it and died.
+    /// Whoever had it died before it answered, and so before it called the function.
     Lost,
     Refused(Errno),
 }
@@ -193,7 +190,7 @@ impl Server {
             stderr.map_or(e.as_fd(), AsFd::as_fd),
         ];
         match self.send(hello, &fds) {
-            Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(Request::NotRead),
+            Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(Request::Lost),
             other => other.map_err(Request::Refused)?,
         }
         self.answer(link)
@@ -227,8 +224,9 @@ impl Server {
             return Err(Request::Lost);
         }
         match packet::receive(self.control.as_fd(), true) {
-            Err(ReceiveError::Os(Errno::ECONNRESET)) => Err(Request::NotRead),
-            Err(ReceiveError::Os(error)) => Err(Request::Refused(error)),
+            Err(ReceiveError::Os(error)) if error != Errno::ECONNRESET => {
+                Err(Request::Refused(error))
+            }
             Err(_) => Err(Request::Lost),
             Ok(Packet {
                 kind: Kind::Forked,
@@ -417,7 +415,10 @@ fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
                     sys::exit_now(1);
                 }
                 let body = codec::encode(&this.as_raw()).unwrap_or_default();
-                let _ = packet::send(control, Kind::Forked, &body, &[pidfd.as_fd()]);
+                // Without an answer the user starts another.
+                if packet::send(control, Kind::Forked, &body, &[pidfd.as_fd()]).is_err() {
+                    sys::exit_now(1);
+                }
                 become_new_process(request)
             }
         }

@@ -258,7 +258,7 @@ fn by_fork_server<R>(
     let changes = std::mem::take(&mut start.set_up.env);
     start.set_up.env = forkserver::environment_changes(changes);
     let hello = hello(&start, entry, args)?;
-    let born = forkserver::fork(&start.name, &hello, &start.link, &start.streams)?;
+    let born = forkserver::fork(&start.name, &hello, &mut start.link, &start.streams)?;
     adopt(
         start,
         born.pid,
