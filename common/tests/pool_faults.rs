@@ -1,17 +1,21 @@
 //! The pool when things go wrong: workers that die in every way, limits, floods, a dead parent.
 
+use common::function::Function;
 use common::pool::{Pool, TaskError, TaskId};
-use common::process::{JoinError, Process};
+use common::process::{JoinError, Process, Stdio};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use testkit::{isolated, isolated_for, soak};
+use testkit::{ends_within, isolated, isolated_for, pidfd, soak};
 
 fn square(x: u64) -> u64 {
     x * x
@@ -390,59 +394,63 @@ fn niceness_affinity_and_name() {
 fn an_unclosed_pool_in_a_static_hinders_nobody() {
     isolated(|| {
         static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(2).unwrap());
-        fn ends() -> (u64, Vec<u32>) {
-            let pids = POOL.stats().workers.iter().filter_map(|w| w.pid).collect();
-            (POOL.apply(square, (4,)).unwrap(), pids)
+        fn ends() -> u64 {
+            let sixteen = POOL.apply(square, (4,)).unwrap();
+            tell_workers(&POOL);
+            sixteen
         }
-        let program = Process::spawn(ends, ()).unwrap();
-        let (sixteen, pids) = program.join().unwrap();
-        assert_eq!((sixteen, program.exit_code()), (16, Some(0)));
-        wait_until_gone(&pids);
+        let (program, workers) = with_workers(ends);
+        assert_eq!(program.join().unwrap(), 16);
+        assert_eq!(program.exit_code(), Some(0));
+        ends_within(&workers, Duration::from_secs(1));
     });
 }
 
-fn wait_until_gone(pids: &[u32]) {
-    let end = Instant::now() + Duration::from_secs(20);
-    let lives = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')')
-            .is_some_and(|(_, rest)| !rest.starts_with(" Z"))
-    };
-    while pids.iter().any(lives) {
-        assert!(Instant::now() < end, "workers outlive the pool's process");
-        sleep(Duration::from_millis(5));
-    }
+/// Prints the pids of the pool's workers for [`with_workers`], and waits until they are read.
+fn tell_workers(pool: &Pool) {
+    println!(
+        "{:?}",
+        pids(pool)
+            .iter()
+            .map(|pid| pid.as_raw())
+            .collect::<Vec<_>>()
+    );
+    std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// Maps in a process of its own; its workers' pids are told through a file.
-fn maps_for_long(path: String) {
+/// A process with a pool, and the pidfds of its workers.
+fn with_workers<R: Serialize + DeserializeOwned + 'static>(
+    f: impl Function<(), Output = R>,
+) -> (Process<R>, Vec<OwnedFd>) {
+    let piped = || Stdio::piped();
+    let builder = Process::builder().stdin(piped()).stdout(piped());
+    let mut process = builder.spawn(f, ()).unwrap();
+    let mut line = String::new();
+    let mut lines = BufReader::new(process.stdout.take().unwrap());
+    lines.read_line(&mut line).unwrap();
+    let numbers = line.trim().trim_matches(['[', ']']).split(", ");
+    let workers = numbers.map(|pid| pidfd(pid.parse().unwrap())).collect();
+    // Closing it is an answer as well.
+    drop(process.stdin.take());
+    (process, workers)
+}
+
+/// Maps in a process of its own.
+fn maps_for_long() {
     let pool = Pool::new(3).unwrap();
-    let pids: Vec<u32> = pool.stats().workers.iter().filter_map(|w| w.pid).collect();
     let naps = pool.map_async(nap, [60_000; 100]);
     while pool.stats().running < 3 {
         sleep(Duration::from_millis(1));
     }
-    std::fs::write(format!("{path}.new"), format!("{pids:?}")).unwrap();
-    std::fs::rename(format!("{path}.new"), path).unwrap();
+    tell_workers(&pool);
     let _ = naps.get();
 }
 
-fn mapping_process(name: &str, action: fn(&Process<()>)) -> Result<(), JoinError> {
-    let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-    let text = path.to_str().unwrap().to_owned();
-    let process = Process::spawn(maps_for_long, (text,)).unwrap();
-    let pids = loop {
-        if let Ok(text) = std::fs::read_to_string(&path) {
-            break text;
-        }
-        sleep(Duration::from_millis(1));
-    };
-    std::fs::remove_file(&path).unwrap();
-    let numbers = pids.trim_matches(['[', ']']).split(", ");
-    let pids: Vec<u32> = numbers.map(|pid| pid.parse().unwrap()).collect();
+fn mapping_process(action: fn(&Process<()>)) -> Result<(), JoinError> {
+    let (process, workers) = with_workers(maps_for_long);
     action(&process);
+    ends_within(&workers, Duration::from_secs(1));
     let joined = process.join();
-    wait_until_gone(&pids);
     // What it left in /dev/shm is swept by the next.
     drop(Pool::new(1).unwrap());
     joined
@@ -451,7 +459,7 @@ fn mapping_process(name: &str, action: fn(&Process<()>)) -> Result<(), JoinError
 #[test]
 fn a_parent_killed_in_a_map_takes_its_workers_along() {
     isolated(|| {
-        let joined = mapping_process("pool-parent", |process| process.kill().unwrap());
+        let joined = mapping_process(|process| process.kill().unwrap());
         assert!(matches!(joined, Err(JoinError::Signaled { signal: 9, .. })));
     });
 }
@@ -459,7 +467,7 @@ fn a_parent_killed_in_a_map_takes_its_workers_along() {
 #[test]
 fn an_interrupt_ends_a_map_quietly() {
     isolated(|| {
-        let joined = mapping_process("pool-interrupt", |process| process.interrupt().unwrap());
+        let joined = mapping_process(|process| process.interrupt().unwrap());
         assert!(matches!(joined, Err(JoinError::Signaled { signal: 2, .. })));
         // Ctrl-C goes to the workers as well. A program that catches it gets errors.
         let pool = Pool::new(2).unwrap();

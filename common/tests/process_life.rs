@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
-use testkit::isolated;
+use testkit::{ends_within, isolated, pidfd};
 
 const METHODS: [StartMethod; 3] = [
     StartMethod::Spawn,
@@ -24,27 +24,6 @@ fn sleeper(method: StartMethod) -> Process<()> {
         .start_method(method)
         .spawn(nap, (FOREVER,))
         .unwrap()
-}
-
-/// A descriptor that becomes readable when `pid` ends, whoever its parent is.
-fn pidfd(pid: u32) -> OwnedFd {
-    use std::os::fd::FromRawFd;
-    // SAFETY: no memory is passed; the new descriptor is ours.
-    #[allow(unsafe_code)]
-    unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
-        assert!(fd >= 0, "process {pid} has gone already");
-        OwnedFd::from_raw_fd(fd as i32)
-    }
-}
-
-fn ends_within(fds: &[OwnedFd], limit: Duration) {
-    let end = Instant::now() + limit;
-    for fd in fds {
-        let left = end.saturating_duration_since(Instant::now());
-        let ready = wait(&[fd], Some(left)).unwrap();
-        assert_eq!(ready, [0], "a process was still there after {limit:?}");
-    }
 }
 
 /// Prints its own pid and those of ten children and twenty grandchildren, of all start methods;

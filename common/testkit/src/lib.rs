@@ -1,10 +1,12 @@
 //! What the workspace's tests share: a process and a deadline for each test, a check that it left
 //! nothing behind, and the programs run as a person runs them.
 
+mod ending;
 mod header;
 mod isolated;
 mod program;
 
+pub use ending::{ends_within, pidfd};
 pub use header::{every_example_is_named, prints_what_its_header_says};
 pub use isolated::{DEADLINE, isolated, isolated_for};
 pub use program::{Output, program, run};
