@@ -2,12 +2,14 @@
 
 use common::aio;
 use common::aio::pool::{Pool, TaskError};
+use common::process::{Process, Stdio};
 use futures::executor::block_on;
 use futures::{StreamExt, stream};
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use testkit::isolated;
+use testkit::{ends_within, isolated, pidfd};
 use tokio::time::{sleep, timeout};
 
 async fn square(x: u64) -> u64 {
@@ -551,6 +553,37 @@ fn random_kills() {
         killer.join().unwrap();
         assert!(values > 0);
         assert_eq!(block_on(pool.apply(square, (4,))), Ok(16));
+    });
+}
+
+/// Prints the pids of its workers, once for each coroutine that has begun, and goes on for long.
+fn maps_for_long() {
+    async fn forever(_: u64) {
+        println!("{}", std::process::id());
+        sleep(Duration::from_secs(3_600)).await;
+    }
+    // So few that it takes both workers.
+    let pool = Pool::builder().workers(2).in_flight(10).build().unwrap();
+    let _ = block_on(pool.map(forever, 0..20));
+}
+
+#[test]
+fn a_parent_killed_in_a_map_takes_its_workers_along() {
+    isolated(|| {
+        let builder = Process::builder().stdout(Stdio::piped());
+        let mut parent = builder.spawn(maps_for_long, ()).unwrap();
+        let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
+        let pids: BTreeSet<u32> = lines
+            .take(20)
+            .map(|line| line.unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(pids.len(), 2);
+        let workers: Vec<_> = pids.into_iter().map(pidfd).collect();
+        parent.kill().unwrap();
+        ends_within(&workers, Duration::from_secs(1));
+        parent.join().unwrap_err();
+        // What it left in /dev/shm is swept by the next.
+        drop(Pool::new(1).unwrap());
     });
 }
 
