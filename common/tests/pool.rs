@@ -1,12 +1,18 @@
 //! The pool as its users see it: calls, results, errors, life.
 
 use common::pool::{Event, Pool, PoolError, TaskError, as_completed, wait_all, wait_any};
+use common::process::{self, Process, StartMethod, Stdio};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use std::collections::{BTreeSet, HashSet};
+use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, mpsc};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use testkit::isolated;
+use testkit::{ends_within, isolated, pidfd};
 
 fn square(x: u64) -> u64 {
     x * x
@@ -451,13 +457,126 @@ fn an_initializer_that_fails_is_told_and_not_tried_for_ever() {
     });
 }
 
-/// O-029.
+/// O-029: the sum is right and nothing is printed, at the end neither.
 #[test]
 fn two_hundred_workers() {
     isolated(|| {
-        let pool = pool(200);
-        let sum: u64 = pool.map(square, 0..1000).unwrap().into_iter().sum();
-        assert_eq!(sum, 332_833_500);
+        fn sum_of_squares() -> u64 {
+            pool(200).map(square, 0..1000).unwrap().into_iter().sum()
+        }
+        let builder = Process::builder().stderr(Stdio::piped());
+        let mut process = builder.spawn(sum_of_squares, ()).unwrap();
+        let mut printed = String::new();
+        let mut stderr = process.stderr.take().unwrap();
+        stderr.read_to_string(&mut printed).unwrap();
+        assert_eq!((process.join().unwrap(), &*printed), (332_833_500, ""));
+    });
+}
+
+/// Memory of a process that is its own, in bytes: what is shared and what is in files does not
+/// count.
+fn own_memory(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = status.lines();
+    let line = lines.find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        << 10
+}
+
+/// O-019: of arguments nothing is kept once the task is done, of a result nothing once its handle
+/// is dropped; neither here nor in the worker.
+#[test]
+fn arguments_and_results_are_not_kept() {
+    isolated(|| {
+        const LARGE: usize = 64 << 20;
+        // What the pool may keep for the next task is less.
+        const SLACK: usize = 16 << 20;
+        let pool = pool(1);
+        pool.apply(square, (1,)).unwrap();
+        let own = std::process::id();
+        let worker = pool.stats().workers[0].pid.unwrap();
+        let before = [own, worker].map(own_memory);
+        let back = |pid: u32, before: usize| {
+            // The worker answers first, and another thread may still hold what it hands on.
+            let end = Instant::now() + Duration::from_secs(10);
+            while own_memory(pid) > before + SLACK {
+                assert!(Instant::now() < end, "{} of {pid}", own_memory(pid));
+                sleep(Duration::from_millis(1));
+            }
+        };
+        let large = || ByteBuf::from(vec![1; LARGE]);
+        let length = pool.apply_async(|bytes: ByteBuf| bytes.len(), (large(),));
+        length.wait();
+        back(own, before[0]);
+        back(worker, before[1]);
+        assert_eq!(length.get(), Ok(LARGE));
+        let made = pool.apply_async(|| ByteBuf::from(vec![1; LARGE]), ());
+        made.wait();
+        back(worker, before[1]);
+        // Until then it may be asked for, and again.
+        assert!(own_memory(own) > before[0] + LARGE - SLACK);
+        assert_eq!(made.get().unwrap().len(), LARGE);
+        assert_eq!(made.get().unwrap().len(), LARGE);
+        drop(made);
+        back(own, before[0]);
+    });
+}
+
+static DROPPED: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Serialize, Deserialize)]
+struct Counted;
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        DROPPED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// O-019: each value is dropped by who had it: the arguments here and again in the worker; the
+/// callbacks, those that are never called as well.
+#[test]
+fn arguments_and_callbacks_are_dropped() {
+    isolated(|| {
+        let pool = pool(1);
+        let drops = |_: Counted| DROPPED.load(Ordering::SeqCst);
+        let first = pool.apply_async(drops, (Counted,));
+        assert_eq!(DROPPED.load(Ordering::SeqCst), 1);
+        assert_eq!(first.get(), Ok(0));
+        assert_eq!(pool.map(drops, [Counted, Counted]), Ok(vec![1, 2]));
+        assert_eq!(DROPPED.load(Ordering::SeqCst), 3);
+        let (tell, hear) = mpsc::channel::<()>();
+        let told = tell.clone();
+        first.on_success(move |_| drop(told));
+        first.on_error(move |_| drop(tell));
+        // Nobody can tell any more, though the handle is still there.
+        let gone = hear.recv_timeout(Duration::from_secs(10));
+        assert_eq!(gone, Err(mpsc::RecvTimeoutError::Disconnected));
+        drop(first);
+    });
+}
+
+/// O-020: where Python warns that a pool was not closed, the type says what happens: it is
+/// terminated.
+#[test]
+fn dropping_an_open_pool_terminates_it() {
+    isolated(|| {
+        let pool = pool(2);
+        let naps = pool.map_async(nap, [60_000; 4]);
+        while pool.stats().running < 2 {
+            sleep(Duration::from_millis(1));
+        }
+        let workers = pool.stats().workers;
+        let workers: Vec<_> = workers.iter().map(|w| pidfd(w.pid.unwrap())).collect();
+        let start = Instant::now();
+        drop(pool);
+        assert!(start.elapsed() < Duration::from_secs(30));
+        ends_within(&workers, Duration::ZERO);
+        assert_eq!(naps.get(), Err(TaskError::Cancelled));
     });
 }
 
@@ -498,6 +617,80 @@ fn nested_pools() {
                 .sum()
         }
         assert_eq!(pool(2).map(sum_of_squares, [3, 4]), Ok(vec![5, 14]));
+    });
+}
+
+/// A process that has only a copy of the pool gets an error from every call, and the pool does not
+/// notice.
+#[test]
+fn a_copy_of_the_pool_in_a_fork_is_refused() {
+    isolated(|| {
+        let pool = pool(2);
+        let owner = std::process::id();
+        let busy = pool.apply_async(nap, (50,));
+        // SAFETY: glibc keeps its own locks right, the copy takes none that a thread of the pool
+        // may have held, and the child ends without a destructor of this process.
+        #[allow(unsafe_code)]
+        let forked = unsafe { nix::unistd::fork() }.unwrap();
+        let ForkResult::Parent { child } = forked else {
+            let refused = std::panic::AssertUnwindSafe(|| {
+                let error = TaskError::NotOwner { owner };
+                assert_eq!(pool.apply(square, (3,)), Err(error.clone()));
+                assert_eq!(pool.apply_async(square, (3,)).get(), Err(error.clone()));
+                assert_eq!(pool.map(square, 0..3), Err(error.clone()));
+                assert_eq!(pool.imap(square, 0..3).next(), Some(Err(error.clone())));
+                assert_eq!(pool.imap_unordered(square, 0..3).next(), Some(Err(error)));
+                assert!(matches!(pool.join(), Err(PoolError::NotOwner { owner: o }) if o == owner));
+                pool.terminate();
+            });
+            let code = i32::from(std::panic::catch_unwind(refused).is_err());
+            // SAFETY: it only ends this process.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::_exit(code)
+            }
+        };
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+        assert_eq!(busy.get(), Ok(50));
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+        pool.finish().unwrap();
+    });
+}
+
+/// A spawned worker has the program's statics anew: a task that uses the static its pool is in
+/// gets another pool, of its own worker.
+#[test]
+fn a_task_that_uses_its_pools_static() {
+    isolated(|| {
+        static POOL: LazyLock<Pool> = LazyLock::new(|| pool(1));
+        fn inner() -> (u32, u32) {
+            (std::process::id(), process::parent().unwrap().pid())
+        }
+        fn outer() -> (u32, Result<(u32, u32), TaskError>) {
+            (std::process::id(), POOL.apply(inner, ()))
+        }
+        // In a process that ends, for a static is never dropped.
+        let program = Process::spawn(|| POOL.apply(outer, ()), ()).unwrap();
+        let (worker, told) = program.join().unwrap().unwrap();
+        let (innermost, parent) = told.unwrap();
+        assert_eq!(parent, worker);
+        assert_ne!(innermost, worker);
+    });
+}
+
+/// A forked worker has the statics as they were when it was started: before there was a pool.
+#[test]
+fn a_forked_worker_has_no_copy_of_its_pool() {
+    isolated(|| {
+        static POOL: OnceLock<Pool> = OnceLock::new();
+        fn program() -> (Option<StartMethod>, bool) {
+            let builder = Pool::builder().workers(1).start_method(StartMethod::Fork);
+            let pool = POOL.get_or_init(|| builder.build().unwrap());
+            let look = || (process::current().start_method(), POOL.get().is_some());
+            pool.apply(look, ()).unwrap()
+        }
+        let seen = Process::spawn(program, ()).unwrap().join().unwrap();
+        assert_eq!(seen, (Some(StartMethod::Fork), false));
     });
 }
 

@@ -93,6 +93,10 @@ impl PoolBuilder {
 
     /// How the workers are started; [`StartMethod::Spawn`] by default. With `Fork` only the first
     /// ones are forked, if the process has one thread then; those that replace them are spawned.
+    ///
+    /// A forked worker has the statics as they were when it was started. If that was while a
+    /// `LazyLock` made the pool, a task must not touch it: to the worker it is for ever being made,
+    /// so the task would wait until its [`task_timeout`](Self::task_timeout).
     pub fn start_method(mut self, method: StartMethod) -> Self {
         self.settings.start_method = method;
         self

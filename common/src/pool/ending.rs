@@ -46,6 +46,10 @@ impl Engine {
     }
 
     pub(super) fn join(&self) -> Result<(), PoolError> {
+        if self.owner != std::process::id() {
+            // A copy must not close the ring, which it shares with the pool.
+            return Err(PoolError::NotOwner { owner: self.owner });
+        }
         if lock(&self.core).phase == Phase::Open {
             return Err(PoolError::Open);
         }

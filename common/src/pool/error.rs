@@ -213,6 +213,12 @@ pub enum PoolError {
     /// The initializer cannot be sent.
     #[error("the initializer cannot be sent: {0}")]
     Function(#[from] BadEntry),
+    /// The pool belongs to another process, of which this one is a fork.
+    #[error("the pool belongs to process {owner}: only that can join it")]
+    NotOwner {
+        /// The process that made the pool.
+        owner: u32,
+    },
     /// `join` without `close` would wait for ever.
     #[error("the pool is still open: call `close` or `terminate` before `join`")]
     Open,

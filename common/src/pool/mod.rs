@@ -218,7 +218,7 @@ impl Pool {
     /// # Errors
     ///
     /// [`PoolError::Open`] unless [`close`](Pool::close) or [`terminate`](Pool::terminate) was
-    /// called.
+    /// called; [`PoolError::NotOwner`] in a fork of the process that made the pool.
     pub fn join(&self) -> Result<(), PoolError> {
         self.engine.join()
     }
@@ -227,7 +227,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// None so far; as [`join`](Pool::join).
+    /// As [`join`](Pool::join), but for [`PoolError::Open`].
     ///
     /// ```
     /// # let pool = common::pool::Pool::new(1)?;
