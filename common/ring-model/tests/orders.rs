@@ -130,6 +130,36 @@ fn no_message_and_no_wake_is_lost() {
     }
 }
 
+/// One who sleeps for several messages is woken when they are there, and when there is no room for
+/// so many.
+#[test]
+fn a_patient_consumer_is_woken_in_time() {
+    for capacity in [4096, 256] {
+        check(orders(1500), move || {
+            let ring = ring(capacity, None);
+            let producers = [1, 2].map(|who| {
+                let put = Put::default();
+                spawn(None, producer(&ring, who, &[40, 60, 50], &put))
+            });
+            let mut batch = Batch::default();
+            while batch.len() < 6 {
+                let left = 6 - batch.len() as u32;
+                ring.wait_readable(left, Deadline::Never, || false).unwrap();
+                match ring.get_many(&mut batch, 6, Deadline::Now) {
+                    Ok(_) | Err(GetError::Empty) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            join(producers);
+            assert!(
+                batch
+                    .iter()
+                    .all(|bytes| bytes == message(bytes[0], bytes[1], bytes.len()))
+            );
+        });
+    }
+}
+
 #[test]
 fn closing_ends_everybody() {
     check(orders(1000), || {

@@ -82,7 +82,9 @@ impl Chunking {
         }
         let size = self.best(mean);
         let late = size as u64 * mean >= LATE;
-        (!late || open < 2 * self.workers).then_some(size)
+        // A task that travels alone can be cut no better later.
+        let most = if size == 1 { 4 } else { 2 };
+        (!late || open < most * self.workers).then_some(size)
     }
 
     fn best(&self, mean: u64) -> usize {

@@ -20,6 +20,8 @@ use crate::codec;
 use crate::deadline::Deadline;
 use crate::panic;
 use crate::ring::{Batch, GetError};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Condvar, Mutex};
 use std::thread::{self, Thread, ThreadId};
 use std::time::Duration;
@@ -30,6 +32,8 @@ pub(super) struct Lead {
     state: Mutex<LeadState>,
     /// The collector sleeps here.
     work: Condvar,
+    /// Whether the leader may be waiting for more than one result.
+    pub(super) patient: AtomicBool,
 }
 
 #[derive(Default)]
@@ -47,6 +51,8 @@ struct LeadState {
 const GRACE: Duration = Duration::from_millis(1);
 /// Followers look again this often, in case a wake-up went astray.
 const SLICE: Duration = Duration::from_millis(100);
+/// The leader sleeps for no more results than this.
+const PATIENCE: u32 = 64;
 /// Results taken under one lock.
 const TOGETHER: usize = 256;
 /// A result of this size is kept in the buffer it came in.
@@ -183,7 +189,9 @@ impl Engine {
 
     fn lead_until(&self, deadline: Deadline, done: impl Fn() -> bool) {
         while !done() {
-            let waited = self.results.wait_readable(deadline, &done);
+            let patience = self.patience();
+            let waited = self.results.wait_readable(patience, deadline, &done);
+            self.lead.patient.store(false, SeqCst);
             match waited {
                 Ok(()) => self.drain(),
                 Err(GetError::Empty) => return,
@@ -195,6 +203,26 @@ impl Engine {
                 Err(error) => return self.lost_memory(&error),
             }
         }
+    }
+
+    /// For how many results the leader may sleep: until workers may run out of tasks, or a job may
+    /// be finished. Each wake-up takes a core from a worker.
+    fn patience(&self) -> u32 {
+        // Who submits another job after this is seen tells the leader.
+        self.lead.patient.store(true, SeqCst);
+        // Of several jobs each may be the next to finish; and events are told at once.
+        let one = self.outstanding.load(SeqCst) == 1 && self.hook.is_none();
+        // Each chunk that is under way sends one message at least, or its worker dies, of which
+        // the leader is told as well.
+        let spare = match (one, lock(&self.core).under_way()) {
+            (false, _) => 1,
+            (true, (chunks, true)) => chunks.saturating_sub(self.settings.workers),
+            (true, (chunks, false)) => chunks,
+        };
+        if spare <= 1 {
+            self.lead.patient.store(false, SeqCst);
+        }
+        u32::try_from(spare).unwrap_or(u32::MAX).min(PATIENCE)
     }
 
     /// Takes what is in the result ring and hands it on. Never waits for a worker, but for the

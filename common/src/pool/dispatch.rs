@@ -163,6 +163,12 @@ impl Core {
         }
     }
 
+    /// How many chunks the workers have or can take, and whether there is more for them.
+    pub(super) fn under_way(&self) -> (usize, bool) {
+        let chunks = self.flights.len() - self.free.len();
+        (chunks, !self.backlog.is_empty())
+    }
+
     pub(super) fn backlog_tasks(&self) -> usize {
         self.backlog
             .iter()

@@ -17,7 +17,7 @@ use super::{Settings, lock};
 use crate::ring::{Batch, Ring, RingConfig};
 use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Write};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -107,7 +107,10 @@ impl Engine {
     /// Counts a job that is about to be submitted. `leading` says that the caller waits for it
     /// at once, so that nobody else has to be woken to look after it.
     pub(super) fn open_job(&self, leading: bool) {
-        let before = self.outstanding.fetch_add(1, AcqRel);
+        let before = self.outstanding.fetch_add(1, SeqCst);
+        if before > 0 && self.lead.patient.load(SeqCst) {
+            self.results.kick();
+        }
         if before == 0 {
             if !leading {
                 self.lead.look();

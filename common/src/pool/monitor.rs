@@ -189,6 +189,8 @@ impl Engine {
         self.conclude(finished);
         // It may have died on its way to a task for which therefore nobody else was woken.
         self.tasks.kick();
+        // Who takes the results may be counting on one of its.
+        self.results.kick();
         if self.claims.is_ready(worker) {
             watch.unready = 0;
         } else {

@@ -97,7 +97,7 @@ impl Putter<'_> {
         if self.fits_memory(1) {
             self.write(Kind::Pad, &[], 0)?;
             self.commit(1, 0)?;
-            self.ring.header().news.0.0.notify(u32::MAX);
+            self.ring.header().news.0.signal.notify(u32::MAX);
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Putter<'_> {
             self.write(kind, &pieces, bytes)?;
             self.commit(units(bytes), u32::from(kind == Kind::Last))?;
             // All: among them is the one who waits for it with the get lock held.
-            self.ring.header().news.0.0.notify(u32::MAX);
+            self.ring.header().news.0.signal.notify(u32::MAX);
             sent += size;
         }
         Ok(())

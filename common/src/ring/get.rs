@@ -1,14 +1,18 @@
 //! The get end.
 
-use super::layout::{FRAME, Frame, Kind, Place, REJECTED, UNIT, units};
+use super::layout::{FRAME, Frame, Kind, Patience, Place, REJECTED, UNIT, units};
 use super::memory::Memory;
 use super::{Batch, GetError, Inner, PATIENCE, Ring, Stop};
 use crate::deadline::Deadline;
 use crate::sync::RobustGuard;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
 
 /// Memory is set aside up to this size for a message that only claims to be so long.
 const TRUSTED: usize = 16 << 20;
+
+/// How long a waiter is patient at most.
+const PATIENT: Duration = Duration::from_millis(100);
 
 impl Ring {
     /// Gets the oldest message into `out`, whose contents it replaces. Blocks while there is none.
@@ -31,17 +35,31 @@ impl Ring {
     }
 
     /// Waits until there is a message, without taking it; or until `enough`, which is looked at
-    /// whenever somebody calls [`Ring::kick`].
+    /// whenever somebody calls [`Ring::kick`]. One who has no use for less than `messages` at a
+    /// time is not woken before, for a tenth of a second. Only one may wait like that.
     ///
     /// # Errors
     ///
     /// [`GetError`]; `Interrupted` may come once for a kick.
-    pub(crate) fn wait_readable(
+    pub fn wait_readable(
         &self,
+        messages: u32,
         deadline: Deadline,
         enough: impl Fn() -> bool,
     ) -> Result<(), GetError> {
-        Ok(self.0.wait_for_news(deadline, enough)?)
+        if messages > 1 {
+            let patience = Patience::until(self.0.head(), messages);
+            let word = &self.0.header().news.0.patience;
+            word.store(patience.0, SeqCst);
+            let soon = Deadline::after(deadline.at_most(PATIENT));
+            let waited = self.0.wait_for_news(patience, soon, &enough);
+            word.store(Patience::NONE.0, SeqCst);
+            match waited {
+                Err(Stop::Deadline) if !deadline.passed() => {}
+                other => return Ok(other?),
+            }
+        }
+        Ok(self.0.wait_for_news(Patience::NONE, deadline, enough)?)
     }
 
     /// Gets up to `most` messages that are there, at least one, under one lock, and appends them
@@ -127,12 +145,12 @@ impl Inner {
             }
             if slept && rest {
                 // A put of several may have woken this process alone.
-                self.header().news.0.0.notify(1);
+                self.header().news.0.signal.notify(1);
             }
             if let Some(taken) = taken? {
                 return Ok(taken);
             }
-            self.wait_for_news(deadline, || false)?;
+            self.wait_for_news(Patience::NONE, deadline, || false)?;
             slept = true;
         }
     }
@@ -154,11 +172,20 @@ impl Inner {
         })
     }
 
-    fn wait_for_news(&self, deadline: Deadline, enough: impl Fn() -> bool) -> Result<(), Stop> {
+    fn wait_for_news(
+        &self,
+        patience: Patience,
+        deadline: Deadline,
+        enough: impl Fn() -> bool,
+    ) -> Result<(), Stop> {
         let news = &self.header().news.0;
-        let waited = self.wait(&news.0, &self.news_spin, deadline, || {
+        let waited = self.wait(&news.signal, &self.news_spin, deadline, || {
             let tail = self.tail();
-            tail.position() != self.head().position() || tail.closed() || self.kicked() || enough()
+            let patient = patience.is_left(tail) && !self.header().room.0.is_awaited();
+            (tail.position() != self.head().position() && !patient)
+                || tail.closed()
+                || self.kicked()
+                || enough()
         });
         let tail = self.tail();
         if tail.closed() && tail.position() == self.head().position() {
@@ -169,17 +196,17 @@ impl Inner {
     }
 
     fn kicked(&self) -> bool {
-        self.header().news.0.1.load(SeqCst) != self.kicks.load(Relaxed)
+        self.header().news.0.kicks.load(SeqCst) != self.kicks.load(Relaxed)
     }
 
     /// Reports each kick once.
     fn report_kick(&self) -> Result<(), Stop> {
-        let now = self.header().news.0.1.load(SeqCst);
+        let now = self.header().news.0.kicks.load(SeqCst);
         if self.kicks.swap(now, Relaxed) == now {
             return Ok(());
         }
         // The wake may have been meant for a message, which somebody else shall have.
-        self.header().news.0.0.notify(1);
+        self.header().news.0.signal.notify(1);
         Err(Stop::Interrupted)
     }
 }
@@ -427,7 +454,7 @@ impl<'a> Getter<'a> {
                 Deadline::Never => Deadline::Never,
                 _ => Deadline::after(PATIENCE.max(deadline.remaining().unwrap_or_default())),
             };
-            let waited = ring.wait(&news.0, &ring.news_spin, patience, || {
+            let waited = ring.wait(&news.signal, &ring.news_spin, patience, || {
                 ring.tail() != seen || ring.kicked()
             });
             if (waited.is_err() || ring.kicked()) && self.reject(seen) {

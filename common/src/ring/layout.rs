@@ -38,8 +38,7 @@ pub(super) struct Header {
     pub(super) tail: Line<AtomicU64>,
     pub(super) get: Line<GetSide>,
     pub(super) head: Line<AtomicU64>,
-    /// Who waits for a message, and the count of kicks, which only waiters look at.
-    pub(super) news: Line<(Signal, AtomicU32)>,
+    pub(super) news: Line<News>,
     /// Who waits for room.
     pub(super) room: Line<Signal>,
     pub(super) high_water: Line<AtomicU64>,
@@ -50,6 +49,16 @@ pub(super) struct Header {
 
 // SAFETY: atomics, and mutexes that check themselves; valid whatever their bits.
 unsafe impl Shared for Header {}
+
+/// What those who wait for messages are told by.
+#[repr(C)]
+pub(super) struct News {
+    pub(super) signal: Signal,
+    /// Only waiters look at it.
+    pub(super) kicks: AtomicU32,
+    /// Up to which count of messages they need not be woken; 0 is no such count, see [`Patience`].
+    pub(super) patience: AtomicU32,
+}
 
 /// Belongs to who holds the mutex.
 #[repr(C)]
@@ -120,6 +129,28 @@ impl Place {
     }
 }
 
+/// A count of messages to which waiters want to sleep, as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience(pub(super) u32);
+
+impl Patience {
+    pub(super) const NONE: Patience = Patience(0);
+    /// The most messages ahead.
+    const MOST: u32 = 1 << 10;
+
+    /// Until `messages` more than there have been up to `from`.
+    pub(super) fn until(from: Place, messages: u32) -> Patience {
+        let count = from.advance(0, messages.min(Patience::MOST)).0 >> 32;
+        Patience(count as u32 | 1 << 31)
+    }
+
+    /// Whether `tail` is not there yet. A word that says nothing sensible is no patience.
+    pub(super) fn is_left(self, tail: Place) -> bool {
+        let until = Place(u64::from(self.0) << 32);
+        self != Patience::NONE && (1..=Patience::MOST).contains(&until.messages_since(tail))
+    }
+}
+
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -181,6 +212,15 @@ mod tests {
             prop_assert_eq!(end.units_since(start), units);
             prop_assert_eq!(end.messages_since(start), messages);
             prop_assert!(!end.closed() && !end.rejected());
+        }
+
+        #[test]
+        fn patience_ends_at_its_count(start: u64, messages in 1..1u32 << 10, come in 0..1u32 << 11) {
+            let start = Place(start & !(REJECTED | CLOSED));
+            let patience = Patience::until(start, messages);
+            let left = patience.is_left(start.advance(come, come));
+            prop_assert_eq!(left, come < messages);
+            prop_assert!(!Patience::NONE.is_left(start));
         }
 
         #[test]

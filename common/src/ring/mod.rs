@@ -200,7 +200,7 @@ impl Ring {
             capacity,
             max_items: header.max_items.load(Relaxed),
             claims,
-            kicks: AtomicU32::new(header.news.0.1.load(SeqCst)),
+            kicks: AtomicU32::new(header.news.0.kicks.load(SeqCst)),
             lock_spin: Spin::new(),
             news_spin: Spin::new(),
             room_spin: Spin::new(),
@@ -268,7 +268,7 @@ impl Ring {
     pub fn close(&self) {
         let header = self.0.header();
         header.tail.0.fetch_or(CLOSED, SeqCst);
-        header.news.0.0.wake(u32::MAX);
+        header.news.0.signal.wake(u32::MAX);
         header.room.0.wake(u32::MAX);
     }
 
@@ -282,8 +282,8 @@ impl Ring {
     /// [`GetError::Interrupted`]. May be called from a signal handler.
     pub fn kick(&self) {
         let header = self.0.header();
-        header.news.0.1.fetch_add(1, SeqCst);
-        header.news.0.0.wake(u32::MAX);
+        header.news.0.kicks.fetch_add(1, SeqCst);
+        header.news.0.signal.wake(u32::MAX);
     }
 
     /// Words of shared memory, zero at first, for what stands on the ring.

@@ -1,12 +1,15 @@
 //! The put end.
 
 use super::batch::Batch;
-use super::layout::{FRAME, Frame, Kind, Place, UNIT, units};
+use super::layout::{FRAME, Frame, Kind, Patience, Place, UNIT, units};
 use super::memory::{self, Memory};
 use super::{Inner, PutError, Ring, Stop};
 use crate::deadline::Deadline;
 use crate::sync::RobustGuard;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// With so many units in the ring nobody is patient.
+const MUCH: u32 = ((64 << 10) / UNIT) as u32;
 
 impl Ring {
     /// Puts one message, given in parts. Blocks while there is no room for it.
@@ -121,14 +124,27 @@ impl Inner {
 
     fn wait_for_room(&self, needed: u32, deadline: Deadline) -> Result<(), Stop> {
         self.wait(&self.header().room.0, &self.room_spin, deadline, || {
+            // Nobody may be patient now: either this sees who sleeps, or that sees who waits here.
+            self.header().news.0.signal.notify(1);
             self.fits(needed, 1) || self.tail().closed()
         })
     }
 
-    /// After a commit: wakes who waits for messages.
+    /// After a commit: wakes who waits for messages, unless it is content to sleep on.
     #[inline]
     fn announce(&self, messages: u32) {
-        self.header().news.0.0.notify(messages);
+        let news = &self.header().news.0;
+        let patience = Patience(news.patience.load(SeqCst));
+        if patience == Patience::NONE || !self.may_wait(patience) {
+            news.signal.notify(messages);
+        }
+    }
+
+    #[cold]
+    fn may_wait(&self, patience: Patience) -> bool {
+        let (head, tail) = (self.head(), self.tail());
+        // Much to copy is better copied while others work.
+        patience.is_left(tail) && tail.units_since(head) < MUCH
     }
 
     /// Puts as many of the messages as there is room for.

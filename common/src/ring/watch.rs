@@ -108,7 +108,7 @@ impl Inner {
 
     fn signal_of(&self, end: End) -> &Signal {
         match end {
-            End::Get => &self.header().news.0.0,
+            End::Get => &self.header().news.0.signal,
             End::Put => &self.header().room.0,
         }
     }

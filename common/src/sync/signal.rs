@@ -87,11 +87,16 @@ impl Signal {
         futex::wait(&self.0, ticket, Some(timeout));
     }
 
+    /// Whether somebody may sleep, or is about to.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.load(SeqCst) & WAITING != 0
+    }
+
     /// Wakes up to `count` sleepers, after a change they may wait for. The change must be
     /// sequentially consistent: either this sees the sleeper or the sleeper sees the change.
     #[inline]
     pub(crate) fn notify(&self, count: u32) {
-        if self.0.load(SeqCst) & WAITING != 0 {
+        if self.is_awaited() {
             self.wake(count);
         }
     }
