@@ -6,13 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
-use testkit::isolated;
-
-const METHODS: [StartMethod; 3] = [
-    StartMethod::Spawn,
-    StartMethod::Fork,
-    StartMethod::ForkServer,
-];
+use testkit::{METHODS, isolated};
 
 #[test]
 fn a_child_knows_how_it_was_started() {

@@ -11,6 +11,15 @@ pub use header::{every_example_is_named, prints_what_its_header_says};
 pub use isolated::{DEADLINE, isolated, isolated_for};
 pub use program::{Output, program, run};
 
+use common::process::StartMethod;
+
+/// All of them, for tests that hold for each.
+pub const METHODS: [StartMethod; 3] = [
+    StartMethod::Spawn,
+    StartMethod::Fork,
+    StartMethod::ForkServer,
+];
+
 /// How much longer than usual the long tests run: the number in the environment variable `SOAK`,
 /// 1 if it is not set.
 ///

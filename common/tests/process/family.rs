@@ -1,30 +1,13 @@
 //! Who outlives whom: children, grandchildren, daemons, detached processes, killed parents.
 
+use super::{FOREVER, nap, sleeper};
 use common::process::{self, Process, StartMethod, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
-use testkit::{ends_within, isolated, pidfd};
-
-const METHODS: [StartMethod; 3] = [
-    StartMethod::Spawn,
-    StartMethod::Fork,
-    StartMethod::ForkServer,
-];
-const FOREVER: Duration = Duration::from_secs(3600);
-
-fn nap(time: Duration) {
-    std::thread::sleep(time);
-}
-
-fn sleeper(method: StartMethod) -> Process<()> {
-    Process::builder()
-        .start_method(method)
-        .spawn(nap, (FOREVER,))
-        .unwrap()
-}
+use testkit::{METHODS, ends_within, isolated, pidfd};
 
 /// Prints its own pid and those of ten children and twenty grandchildren, of all start methods;
 /// some of the grandchildren block every signal they can.

@@ -1,0 +1,222 @@
+//! What the calls give: values in order, and whose error is whose.
+
+use super::{nap, pool, refuse_odd, square};
+use common::pool::TaskError;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use testkit::isolated;
+
+/// O-001, O-002, O-003, O-015.
+#[test]
+fn apply_map_and_starmap() {
+    isolated(|| {
+        let pool = pool(3);
+        assert_eq!(pool.apply(square, (5,)), Ok(25));
+        assert_eq!(pool.apply(|| (), ()), Ok(()));
+        let serial = |n: u64| (0..n).map(square).collect::<Vec<_>>();
+        assert_eq!(pool.map(square, 0..10), Ok(serial(10)));
+        assert_eq!(pool.map_chunked(square, 0..100, 20), Ok(serial(100)));
+        assert_eq!(pool.map(square, 0..20_000), Ok(serial(20_000)));
+        let add = |a: u64, b: u64| a + b;
+        let pairs = || (0..100).map(|n| (n, 2 * n));
+        let sums: Vec<u64> = (0..100).map(|n| 3 * n).collect();
+        assert_eq!(pool.starmap(add, pairs()), Ok(sums.clone()));
+        assert_eq!(pool.starmap_chunked(add, pairs(), 10), Ok(sums.clone()));
+        assert_eq!(pool.starmap_async(add, pairs()).get(), Ok(sums));
+        assert_eq!(pool.map(square, []), Ok(vec![]));
+        assert_eq!(pool.map_async(square, []).get(), Ok(vec![]));
+        assert_eq!(pool.imap(square, []).count(), 0);
+        assert_eq!(pool.imap_unordered(square, []).count(), 0);
+        pool.finish().unwrap();
+    });
+}
+
+/// O-006: it completes at once.
+#[test]
+fn an_empty_map_needs_no_worker() {
+    isolated(|| {
+        let pool = pool(1);
+        let busy = pool.apply_async(nap, (60_000,));
+        assert!(pool.map_async_chunked(square, [], 1).is_ready());
+        drop(busy);
+    });
+}
+
+/// O-010.
+#[test]
+fn imap_is_in_order_and_lazy() {
+    isolated(|| {
+        let pool = pool(2);
+        let mut squares = pool.imap(square, 0..10);
+        for n in 0..10 {
+            assert_eq!(squares.next(), Some(Ok(n * n)));
+        }
+        assert_eq!(squares.next(), None);
+        assert_eq!(squares.next(), None);
+        let thousand: Result<Vec<u64>, _> = pool.imap(square, 0..1000).chunk_size(100).collect();
+        assert_eq!(thousand, Ok((0..1000).map(square).collect()));
+        let drawn = Arc::new(AtomicUsize::new(0));
+        let seen = drawn.clone();
+        let endless = (0..).inspect(move |_| {
+            seen.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut squares = pool.imap(square, endless).window(3);
+        assert_eq!(squares.next(), Some(Ok(0)));
+        assert_eq!(squares.next(), Some(Ok(1)));
+        assert!(drawn.load(Ordering::Relaxed) <= 5);
+        let mut slow = pool.imap(nap, [60_000]);
+        assert_eq!(slow.next_timeout(Duration::from_millis(20)), None);
+    });
+}
+
+/// O-012.
+#[test]
+fn imap_unordered_gives_each_once() {
+    isolated(|| {
+        let pool = pool(3);
+        for chunk in [1, 53] {
+            let got: Result<BTreeSet<u64>, _> = pool
+                .imap_unordered(square, 0..1000)
+                .chunk_size(chunk)
+                .collect();
+            assert_eq!(got, Ok((0..1000).map(square).collect()));
+        }
+        let first = pool.imap_unordered(nap, [2000, 1]).next();
+        assert_eq!(first, Some(Ok(1)));
+    });
+}
+
+#[test]
+fn imap_unordered_is_a_stream() {
+    isolated(|| {
+        use futures::StreamExt;
+        let pool = pool(2);
+        let stream = StreamExt::map(pool.imap_unordered(square, 0..100), Result::unwrap);
+        let sum = futures::executor::block_on(stream.fold(0, |a, b| async move { a + b }));
+        assert_eq!(sum, (0..100).map(square).sum::<u64>());
+    });
+}
+
+struct Refuses;
+impl serde::Serialize for Refuses {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("not today"))
+    }
+}
+impl<'de> serde::Deserialize<'de> for Refuses {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Ok(Refuses)
+    }
+}
+
+/// O-005, O-022.
+#[test]
+fn what_cannot_be_sent_is_an_error_and_no_more() {
+    isolated(|| {
+        let pool = pool(2);
+        for _ in 0..20 {
+            let arg = pool.apply(|_: Refuses| 1, (Refuses,));
+            assert!(matches!(&arg, Err(TaskError::Encode(e)) if e.reason.contains("not today")));
+            let result = pool.apply(|| Refuses, ());
+            let Err(error) = result else { panic!() };
+            assert!(error.to_string().contains("Refuses"), "{error}");
+        }
+        let map = pool.map(|_: Refuses| 1, [Refuses, Refuses]);
+        assert!(matches!(map, Err(TaskError::Encode(_))));
+        assert_eq!(pool.map(square, 0..3), Ok(vec![0, 1, 4]));
+    });
+}
+
+/// O-007: a panic of the input is the caller's, twice in a row.
+#[test]
+fn a_panic_in_the_input_iterator() {
+    isolated(|| {
+        let pool = pool(2);
+        let input = |fails_at: u64| {
+            (0..10_000u64).map(move |n| match n == fails_at {
+                true => panic!("input {n}"),
+                false => n,
+            })
+        };
+        for fails_at in [0, 0, 3, 5000] {
+            let map = std::panic::AssertUnwindSafe(|| pool.map(square, input(fails_at)));
+            assert!(std::panic::catch_unwind(map).is_err());
+        }
+        assert_eq!(pool.map(square, 0..3), Ok(vec![0, 1, 4]));
+    });
+}
+
+/// O-011, O-012: what came before the chunk that fails is delivered first.
+#[test]
+fn a_panic_in_the_input_of_imap() {
+    isolated(|| {
+        let pool = pool(2);
+        for (chunk, before) in [(1, 7), (2, 6), (4, 4)] {
+            let input = (0..10u64).map(|n| if n == 7 { panic!("input") } else { n });
+            let mut squares = pool.imap(square, input.clone()).chunk_size(chunk);
+            let got: Vec<u64> = (0..before)
+                .map(|_| squares.next().unwrap().unwrap())
+                .collect();
+            assert_eq!(got, (0..before).map(square).collect::<Vec<_>>());
+            let next = std::panic::AssertUnwindSafe(|| squares.next());
+            assert!(std::panic::catch_unwind(next).is_err());
+            let mut squares = pool.imap_unordered(square, input).chunk_size(chunk);
+            let got: HashSet<u64> = (0..before)
+                .map(|_| squares.next().unwrap().unwrap())
+                .collect();
+            assert_eq!(got, (0..before).map(square).collect::<HashSet<_>>());
+            let next = std::panic::AssertUnwindSafe(|| squares.next());
+            assert!(std::panic::catch_unwind(next).is_err());
+        }
+        assert_eq!(pool.apply(square, (2,)), Ok(4));
+    });
+}
+
+/// O-017: type, place and index of the failure come along.
+#[test]
+fn a_panic_is_told_with_its_place() {
+    isolated(|| {
+        let pool = pool(2);
+        let Err(TaskError::Panicked {
+            message,
+            location,
+            task,
+        }) = pool.map(refuse_odd, 0..4)
+        else {
+            panic!()
+        };
+        assert_eq!(message, "1 is odd");
+        assert!(location.unwrap().contains("pool/main.rs"));
+        assert_eq!(task.index, Some(1));
+        assert!(task.function.ends_with("refuse_odd"));
+        let own: Result<Result<u8, String>, _> = pool.apply(
+            |text: String| text.parse().map_err(|_| text),
+            ("x".to_string(),),
+        );
+        assert_eq!(own, Ok(Err("x".to_string())));
+    });
+}
+
+fn slow_panic(millis: u64) {
+    // A megabyte on the terminal helps nobody.
+    std::panic::set_hook(Box::new(|_| ()));
+    nap(millis);
+    panic!("{}", "x".repeat(1 << 20));
+}
+
+/// O-018.
+#[test]
+fn map_does_not_fail_fast_and_try_map_does() {
+    isolated(|| {
+        let pool = pool(2);
+        let start = Instant::now();
+        assert!(pool.map(slow_panic, [0, 1000]).is_err());
+        assert!(start.elapsed() >= Duration::from_millis(1000));
+        let start = Instant::now();
+        assert!(pool.try_map(slow_panic, [0, 600_000]).is_err());
+        assert!(start.elapsed() < Duration::from_secs(300));
+        assert_eq!(pool.try_map(square, 0..3), Ok(vec![0, 1, 4]));
+    });
+}

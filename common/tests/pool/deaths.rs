@@ -1,0 +1,244 @@
+//! Workers that die, in every way.
+
+use super::{died, nap, pids, square, wait_until_running};
+use common::pool::{Pool, TaskError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_bytes::ByteBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use testkit::{isolated, isolated_for, soak};
+
+fn signal_self(signal: Signal) {
+    kill(Pid::this(), signal).unwrap();
+}
+
+/// Ends its worker if `x` is 5.
+fn kills_at_five(x: u64) -> u64 {
+    if x == 5 {
+        signal_self(Signal::SIGKILL);
+    }
+    x
+}
+
+#[test]
+fn a_worker_killed_in_a_task_costs_that_task_alone() {
+    isolated(|| {
+        let pool = Pool::new(2).unwrap();
+        for chunk in [1, 4, 100] {
+            let each: Vec<_> = pool.imap(kills_at_five, 0..10).chunk_size(chunk).collect();
+            for (x, result) in each.iter().enumerate() {
+                match result {
+                    Ok(same) => assert_eq!(*same, x as u64),
+                    Err(error) => {
+                        let (_, signal, task) = died(error);
+                        assert_eq!((signal, x, task.index), (Some(9), 5, Some(5)));
+                    }
+                }
+            }
+            assert!(each[5].is_err());
+        }
+        let error = pool.map(kills_at_five, 0..1000).unwrap_err();
+        assert_eq!(died(&error).2.index, Some(5));
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+    });
+}
+
+#[test]
+fn retries_end_and_the_pool_lives() {
+    isolated(|| {
+        let pool = Pool::builder().workers(2).retries(3).build().unwrap();
+        assert!(pool.apply(kills_at_five, (5,)).is_err());
+        let restarts = || -> u32 { pool.stats().workers.iter().map(|w| w.restarts).sum() };
+        while restarts() < 4 {
+            sleep(Duration::from_millis(1));
+        }
+        assert_eq!(restarts(), 4);
+        // The second attempt lives.
+        fn once(path: String) -> bool {
+            if std::fs::File::create_new(&path).is_ok() {
+                signal_self(Signal::SIGKILL);
+            }
+            std::fs::remove_file(path).is_ok()
+        }
+        let path = std::env::temp_dir().join(format!("pool-once-{}", std::process::id()));
+        assert_eq!(pool.apply(once, (path.to_str().unwrap().into(),)), Ok(true));
+    });
+}
+
+#[test]
+fn idle_workers_killed_are_replaced() {
+    isolated(|| {
+        let pool = Pool::new(3).unwrap();
+        for _ in 0..5 {
+            pool.map(nap, [1; 6]).unwrap();
+            let before = pids(&pool);
+            before
+                .iter()
+                .for_each(|&pid| kill(pid, Signal::SIGKILL).unwrap());
+            // Some may be given to a worker that is dead and not yet missed; none may hang.
+            let results: Vec<_> = pool.imap(square, 0..50).collect();
+            assert_eq!(results.len(), 50);
+            while pids(&pool).len() < 3 || pids(&pool).iter().any(|pid| before.contains(pid)) {
+                sleep(Duration::from_millis(1));
+            }
+            assert_eq!(pool.map(square, 0..3), Ok(vec![0, 1, 4]));
+        }
+    });
+}
+
+#[test]
+fn all_workers_killed_at_once_in_their_tasks() {
+    isolated(|| {
+        let pool = Pool::new(3).unwrap();
+        let naps: Vec<_> = (0..3).map(|_| pool.apply_async(nap, (60_000,))).collect();
+        let next = pool.apply_async(square, (4,));
+        wait_until_running(&pool, 3);
+        pids(&pool)
+            .iter()
+            .for_each(|&pid| kill(pid, Signal::SIGKILL).unwrap());
+        for nap in naps {
+            assert_eq!(died(&nap.get().unwrap_err()).1, Some(9));
+        }
+        assert_eq!(next.get(), Ok(16));
+    });
+}
+
+#[allow(unconditional_recursion)] // That is what it is for.
+fn overflow(x: u64) -> u64 {
+    std::hint::black_box(x) + std::hint::black_box(overflow(std::hint::black_box(x + 1)))
+}
+
+#[test]
+fn exit_abort_and_stack_overflow() {
+    isolated(|| {
+        let pool = Pool::new(1).unwrap();
+        let exit = pool
+            .apply(|| -> u8 { std::process::exit(3) }, ())
+            .unwrap_err();
+        assert_eq!(died(&exit).0, Some(3));
+        let abort = pool
+            .apply(|| -> u8 { std::process::abort() }, ())
+            .unwrap_err();
+        assert_eq!(died(&abort).1, Some(libc::SIGABRT));
+        assert!(abort.to_string().contains("SIGABRT"), "{abort}");
+        assert!(died(&pool.apply(overflow, (0,)).unwrap_err()).1.is_some());
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+    });
+}
+
+#[test]
+fn a_worker_that_closes_its_descriptors_hurts_itself_only() {
+    isolated(|| {
+        fn close_all() {
+            for fd in 0..1024 {
+                let _ = nix::unistd::close(fd);
+            }
+        }
+        let pool = Pool::new(1).unwrap();
+        let _ = pool.apply(close_all, ());
+        let bytes = ByteBuf::from(vec![1; 20 << 20]);
+        let _ = pool.apply(|bytes: ByteBuf| bytes, (bytes,));
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+    });
+}
+
+#[test]
+fn a_deadline_kills_what_runs_and_what_is_stopped() {
+    isolated(|| {
+        let timeout = Duration::from_secs(1);
+        let pool = Pool::builder()
+            .workers(2)
+            .task_timeout(timeout)
+            .build()
+            .unwrap();
+        let start = Instant::now();
+        let slow = pool.apply_async(nap, (60_000,));
+        let stopped = pool.apply_async(|| signal_self(Signal::SIGSTOP), ());
+        let Err(TaskError::TimedOut { after, task }) = slow.get() else {
+            panic!()
+        };
+        assert!(start.elapsed() >= timeout);
+        assert!(after == timeout && task.function.ends_with("nap"));
+        assert!(matches!(stopped.get(), Err(TaskError::TimedOut { .. })));
+        // The time in the queue does not count, and each item of a chunk has its own.
+        assert_eq!(pool.map_chunked(nap, [250; 12], 6), Ok(vec![250; 12]));
+        let each: Vec<_> = pool.imap(nap, [1, 60_000, 2]).chunk_size(3).collect();
+        assert_eq!((&each[0], &each[2]), (&Ok(1), &Ok(2)));
+        assert!(matches!(each[1], Err(TaskError::TimedOut { .. })));
+    });
+}
+
+#[test]
+fn a_worker_killed_while_it_receives_or_sends_a_long_message() {
+    isolated_for(Duration::from_secs(120), || {
+        let pool = Pool::builder()
+            .workers(2)
+            .queue_bytes(1 << 16)
+            .build()
+            .unwrap();
+        for delay in 0..20 * u64::from(soak()) {
+            let bytes = ByteBuf::from(vec![1; 10_000_000]);
+            let echo = pool.apply_async(|bytes: ByteBuf| bytes, (bytes,));
+            sleep(Duration::from_micros(delay * 400));
+            for pid in pids(&pool) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            match echo.get() {
+                Ok(bytes) => assert_eq!(bytes.len(), 10_000_000),
+                Err(error) => assert_eq!(died(&error).1, Some(9)),
+            }
+        }
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+    });
+}
+
+/// Random kills under load: each task is answered once, with its value or the right error.
+#[test]
+fn chaos() {
+    isolated_for(Duration::from_secs(60 + 15 * u64::from(soak())), || {
+        let time = Duration::from_millis(1500) * soak();
+        let end = Instant::now() + time.min(Duration::from_secs(600));
+        let pool = Pool::new(3).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut random = 1u64;
+                while Instant::now() < end {
+                    random = random
+                        .wrapping_mul(6364136223846793005)
+                        .wrapping_add(1442695040888963407);
+                    sleep(Duration::from_micros((random >> 33) % 20_000));
+                    let pids = pids(&pool);
+                    if !pids.is_empty() {
+                        let _ = kill(pids[(random >> 40) as usize % pids.len()], Signal::SIGKILL);
+                    }
+                }
+            });
+            for chunk in [1, 7, 100] {
+                let pool = &pool;
+                scope.spawn(move || {
+                    let (mut right, mut lost) = (0u64, 0u64);
+                    while Instant::now() < end {
+                        let each = pool.imap(square, 0..1000).chunk_size(chunk);
+                        let mut count = 0;
+                        for (x, result) in (0..).zip(each) {
+                            count += 1;
+                            match result {
+                                Ok(value) => assert_eq!(value, x * x),
+                                Err(error) => {
+                                    assert_eq!(died(&error).2.index, Some(x as usize));
+                                    lost += 1;
+                                    continue;
+                                }
+                            }
+                            right += 1;
+                        }
+                        assert_eq!(count, 1000);
+                    }
+                    assert!(right > 100 * lost, "{right} right, {lost} lost");
+                });
+            }
+        });
+        assert_eq!(pool.map(square, 0..3), Ok(vec![0, 1, 4]));
+    });
+}

@@ -1,0 +1,98 @@
+//! Tasks that use a pool: one of their own, or that which they run in.
+
+use super::{nap, pool, square};
+use common::pool::{Pool, PoolError, TaskError};
+use common::process::{self, Process, StartMethod};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
+use std::sync::{LazyLock, OnceLock};
+use testkit::isolated;
+
+#[test]
+fn nested_pools() {
+    isolated(|| {
+        fn sum_of_squares(n: u64) -> u64 {
+            Pool::new(2)
+                .unwrap()
+                .map(square, 0..n)
+                .unwrap()
+                .into_iter()
+                .sum()
+        }
+        assert_eq!(pool(2).map(sum_of_squares, [3, 4]), Ok(vec![5, 14]));
+    });
+}
+
+/// A process that has only a copy of the pool gets an error from every call, and the pool does not
+/// notice.
+#[test]
+fn a_copy_of_the_pool_in_a_fork_is_refused() {
+    isolated(|| {
+        let pool = pool(2);
+        let owner = std::process::id();
+        let busy = pool.apply_async(nap, (50,));
+        // SAFETY: glibc keeps its own locks right, the copy takes none that a thread of the pool
+        // may have held, and the child ends without a destructor of this process.
+        #[allow(unsafe_code)]
+        let forked = unsafe { nix::unistd::fork() }.unwrap();
+        let ForkResult::Parent { child } = forked else {
+            let refused = std::panic::AssertUnwindSafe(|| {
+                let error = TaskError::NotOwner { owner };
+                assert_eq!(pool.apply(square, (3,)), Err(error.clone()));
+                assert_eq!(pool.apply_async(square, (3,)).get(), Err(error.clone()));
+                assert_eq!(pool.map(square, 0..3), Err(error.clone()));
+                assert_eq!(pool.imap(square, 0..3).next(), Some(Err(error.clone())));
+                assert_eq!(pool.imap_unordered(square, 0..3).next(), Some(Err(error)));
+                assert!(matches!(pool.join(), Err(PoolError::NotOwner { owner: o }) if o == owner));
+                pool.terminate();
+            });
+            let code = i32::from(std::panic::catch_unwind(refused).is_err());
+            // SAFETY: it only ends this process.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::_exit(code)
+            }
+        };
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+        assert_eq!(busy.get(), Ok(50));
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+        pool.finish().unwrap();
+    });
+}
+
+/// A spawned worker has the program's statics anew: a task that uses the static its pool is in
+/// gets another pool, of its own worker.
+#[test]
+fn a_task_that_uses_its_pools_static() {
+    isolated(|| {
+        static POOL: LazyLock<Pool> = LazyLock::new(|| pool(1));
+        fn inner() -> (u32, u32) {
+            (std::process::id(), process::parent().unwrap().pid())
+        }
+        fn outer() -> (u32, Result<(u32, u32), TaskError>) {
+            (std::process::id(), POOL.apply(inner, ()))
+        }
+        // In a process that ends, for a static is never dropped.
+        let program = Process::spawn(|| POOL.apply(outer, ()), ()).unwrap();
+        let (worker, told) = program.join().unwrap().unwrap();
+        let (innermost, parent) = told.unwrap();
+        assert_eq!(parent, worker);
+        assert_ne!(innermost, worker);
+    });
+}
+
+/// A forked worker has the statics as they were when it was started: before there was a pool.
+#[test]
+fn a_forked_worker_has_no_copy_of_its_pool() {
+    isolated(|| {
+        static POOL: OnceLock<Pool> = OnceLock::new();
+        fn program() -> (Option<StartMethod>, bool) {
+            let builder = Pool::builder().workers(1).start_method(StartMethod::Fork);
+            let pool = POOL.get_or_init(|| builder.build().unwrap());
+            let look = || (process::current().start_method(), POOL.get().is_some());
+            pool.apply(look, ()).unwrap()
+        }
+        let seen = Process::spawn(program, ()).unwrap().join().unwrap();
+        assert_eq!(seen, (Some(StartMethod::Fork), false));
+    });
+}

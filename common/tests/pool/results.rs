@@ -1,0 +1,234 @@
+//! Handles on results: waiting, callbacks, cancelling, and what they keep in memory.
+
+use super::{nap, pool, refuse_odd, square, wait_until_running};
+use common::pool::{Pool, TaskError, as_completed, wait_all, wait_any};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use testkit::isolated;
+
+/// O-004, O-021: callbacks get the whole list, or the error, once.
+#[test]
+fn callbacks() {
+    isolated(|| {
+        let pool = pool(2);
+        let (tell, hear) = mpsc::channel();
+        let told = tell.clone();
+        let squares = pool.map_async(square, 0..10);
+        squares.on_success(move |all| told.send(Ok(all)).unwrap());
+        let told = tell.clone();
+        squares.on_error(move |error| told.send(Err(error)).unwrap());
+        let ten: Vec<u64> = (0..10).map(square).collect();
+        assert_eq!(hear.recv().unwrap(), Ok(ten));
+        let told = tell.clone();
+        let odd = pool.apply_async(refuse_odd, (3,));
+        odd.on_success(|_| panic!("3 is not even"));
+        odd.on_error(move |error| told.send(Err(error)).unwrap());
+        let error = hear.recv().unwrap().unwrap_err();
+        assert_eq!(odd.get(), Err(error));
+        // Registered too late is as good.
+        let told = tell;
+        squares.on_success(move |all| told.send(Ok(all)).unwrap());
+        assert_eq!(hear.recv().unwrap().unwrap().len(), 10);
+        assert!(hear.try_recv().is_err());
+    });
+}
+
+/// A callback may use the pool and may end it.
+#[test]
+fn a_callback_submits_and_terminates() {
+    isolated(|| {
+        let pool = Arc::new(pool(2));
+        let (tell, hear) = mpsc::channel();
+        let inner = pool.clone();
+        pool.apply_async(square, (2,)).on_success(move |four| {
+            let sixteen = inner.apply(square, (four,));
+            let naps = inner.map_async(nap, vec![60_000; 10_000]);
+            inner.terminate();
+            tell.send((sixteen, naps.get())).unwrap();
+        });
+        let told = hear.recv().unwrap();
+        assert_eq!(told, (Ok(16), Err(TaskError::Cancelled)));
+    });
+}
+
+/// O-008, O-009, O-033.
+#[test]
+fn get_waits_no_longer_than_asked() {
+    isolated(|| {
+        let pool = pool(1);
+        let start = Instant::now();
+        let result = pool.apply_async(nap, (100,));
+        assert_eq!(result.get(), Ok(100));
+        assert!(start.elapsed() >= Duration::from_millis(100));
+        let slow = pool.apply_async(nap, (60_000,));
+        let start = Instant::now();
+        assert_eq!(slow.get_timeout(Duration::from_millis(50)), None);
+        assert!(start.elapsed() >= Duration::from_millis(50));
+        // O-030: there is no success to be asked about yet.
+        assert_eq!(slow.is_successful(), None);
+        assert!(!slow.is_ready());
+        pool.terminate();
+    });
+}
+
+#[test]
+fn results_are_futures_under_any_executor() {
+    isolated(|| {
+        let pool = pool(2);
+        let both =
+            futures::future::join(pool.apply_async(square, (3,)), pool.map_async(square, 0..4));
+        let (nine, four) = futures::executor::block_on(both);
+        assert_eq!((nine, four), (Ok(9), Ok(vec![0, 1, 4, 9])));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        assert_eq!(runtime.block_on(pool.apply_async(square, (4,))), Ok(16));
+    });
+}
+
+#[test]
+fn any_all_and_as_completed() {
+    isolated(|| {
+        let (pool, other) = (pool(2), pool(1));
+        let naps = [2000, 30].map(|millis| pool.apply_async(nap, (millis,)));
+        assert_eq!(wait_any(&naps, Some(Duration::ZERO)), None);
+        assert_eq!(wait_any(&naps, None), Some(1));
+        assert!(!wait_all(&naps, Some(Duration::from_millis(1))));
+        assert!(wait_all(&naps, None));
+        assert_eq!(wait_any::<u64>(&[], None), None);
+        let both = [pool.apply_async(nap, (300,)), other.apply_async(nap, (1,))];
+        let order: Vec<_> = as_completed(both).collect();
+        assert_eq!(order, [(1, Ok(1)), (0, Ok(300))]);
+    });
+}
+
+#[test]
+fn cancelling() {
+    isolated(|| {
+        let pool = pool(1);
+        let first = pool.apply_async(nap, (60_000,));
+        let flag = std::env::temp_dir().join(format!("pool-cancel-{}", std::process::id()));
+        let never = pool.apply_async(
+            |path: String| std::fs::write(path, "").unwrap(),
+            (flag.to_str().unwrap().to_string(),),
+        );
+        let last = pool.apply_async(square, (3,));
+        assert!(never.cancel());
+        assert!(!never.cancel());
+        wait_until_running(&pool, 1);
+        assert!(first.cancel());
+        assert_eq!(first.get(), Err(TaskError::Cancelled));
+        assert_eq!(last.get(), Ok(9));
+        assert!(!last.cancel());
+        assert_eq!(never.get(), Err(TaskError::Cancelled));
+        assert!(!flag.exists());
+    });
+}
+
+#[test]
+fn results_nobody_reads() {
+    isolated(|| {
+        let pool = Pool::builder()
+            .workers(2)
+            .queue_bytes(1 << 16)
+            .build()
+            .unwrap();
+        for _ in 0..100 {
+            drop(pool.apply_async(|| ByteBuf::from(vec![0; 100_000]), ()));
+        }
+        drop(pool.imap(square, 0..).next());
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+        pool.finish().unwrap();
+    });
+}
+
+/// Memory of a process that is its own, in bytes: what is shared and what is in files does not
+/// count.
+fn own_memory(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mut lines = status.lines();
+    let line = lines.find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        << 10
+}
+
+/// O-019: of arguments nothing is kept once the task is done, of a result nothing once its handle
+/// is dropped; neither here nor in the worker.
+#[test]
+fn arguments_and_results_are_not_kept() {
+    isolated(|| {
+        const LARGE: usize = 64 << 20;
+        // What the pool may keep for the next task is less.
+        const SLACK: usize = 16 << 20;
+        let pool = pool(1);
+        pool.apply(square, (1,)).unwrap();
+        let own = std::process::id();
+        let worker = pool.stats().workers[0].pid.unwrap();
+        let before = [own, worker].map(own_memory);
+        let back = |pid: u32, before: usize| {
+            // The worker answers first, and another thread may still hold what it hands on.
+            let end = Instant::now() + Duration::from_secs(10);
+            while own_memory(pid) > before + SLACK {
+                assert!(Instant::now() < end, "{} of {pid}", own_memory(pid));
+                sleep(Duration::from_millis(1));
+            }
+        };
+        let large = || ByteBuf::from(vec![1; LARGE]);
+        let length = pool.apply_async(|bytes: ByteBuf| bytes.len(), (large(),));
+        length.wait();
+        back(own, before[0]);
+        back(worker, before[1]);
+        assert_eq!(length.get(), Ok(LARGE));
+        let made = pool.apply_async(|| ByteBuf::from(vec![1; LARGE]), ());
+        made.wait();
+        back(worker, before[1]);
+        // Until then it may be asked for, and again.
+        assert!(own_memory(own) > before[0] + LARGE - SLACK);
+        assert_eq!(made.get().unwrap().len(), LARGE);
+        assert_eq!(made.get().unwrap().len(), LARGE);
+        drop(made);
+        back(own, before[0]);
+    });
+}
+
+static DROPPED: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Serialize, Deserialize)]
+struct Counted;
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        DROPPED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// O-019: each value is dropped by who had it: the arguments here and again in the worker; the
+/// callbacks, those that are never called as well.
+#[test]
+fn arguments_and_callbacks_are_dropped() {
+    isolated(|| {
+        let pool = pool(1);
+        let drops = |_: Counted| DROPPED.load(Ordering::SeqCst);
+        let first = pool.apply_async(drops, (Counted,));
+        assert_eq!(DROPPED.load(Ordering::SeqCst), 1);
+        assert_eq!(first.get(), Ok(0));
+        assert_eq!(pool.map(drops, [Counted, Counted]), Ok(vec![1, 2]));
+        assert_eq!(DROPPED.load(Ordering::SeqCst), 3);
+        let (tell, hear) = mpsc::channel::<()>();
+        let told = tell.clone();
+        first.on_success(move |_| drop(told));
+        first.on_error(move |_| drop(tell));
+        // Nobody can tell any more, though the handle is still there.
+        let gone = hear.recv_timeout(Duration::from_secs(10));
+        assert_eq!(gone, Err(mpsc::RecvTimeoutError::Disconnected));
+        drop(first);
+    });
+}

@@ -1,0 +1,167 @@
+//! What a process is started with: streams, environment, directory, limits.
+
+use common::process::{JoinError, Process, StartMethod, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::time::Duration;
+use testkit::{METHODS, isolated};
+
+#[test]
+fn streams_environment_and_directory() {
+    isolated(|| {
+        fn echo() -> (Option<String>, Option<String>, String) {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).unwrap();
+            print!("out {line}");
+            eprint!("err {line}");
+            let directory = std::env::current_dir().unwrap().display().to_string();
+            (
+                std::env::var("SET").ok(),
+                std::env::var("REMOVED").ok(),
+                directory,
+            )
+        }
+        // SAFETY: this process has one thread.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var("REMOVED", "still here");
+        }
+        for method in METHODS {
+            let mut process = Process::builder()
+                .start_method(method)
+                .env("SET", "yes")
+                .env_remove("REMOVED")
+                .current_dir("/proc")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn(echo, ())
+                .unwrap();
+            process.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+            let (mut out, mut err) = (String::new(), String::new());
+            process
+                .stdout
+                .take()
+                .unwrap()
+                .read_to_string(&mut out)
+                .unwrap();
+            process
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut err)
+                .unwrap();
+            assert_eq!((out.as_str(), err.as_str()), ("out hello\n", "err hello\n"));
+            assert_eq!(
+                process.join().unwrap(),
+                (Some("yes".into()), None, "/proc".into())
+            );
+        }
+    });
+}
+
+#[test]
+fn a_conversation_through_pipes() {
+    isolated(|| {
+        // P-034
+        fn answer() -> u32 {
+            let mut answered = 0;
+            for line in std::io::stdin().lines() {
+                match line.unwrap().as_str() {
+                    "stop" => break,
+                    word => println!("{word} too"),
+                }
+                answered += 1;
+            }
+            answered
+        }
+        let builder = Process::builder()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut process = builder.spawn(answer, ()).unwrap();
+        let mut stdin = process.stdin.take().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        for word in ["you", "me"] {
+            writeln!(stdin, "{word}").unwrap();
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            assert_eq!(line, format!("{word} too\n"));
+        }
+        writeln!(stdin, "stop").unwrap();
+        assert_eq!(process.join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_fork_server_child_sees_what_the_caller_sees_now() {
+    isolated(|| {
+        let look = || {
+            (
+                std::env::var("LATER").ok(),
+                std::env::current_dir().unwrap().display().to_string(),
+            )
+        };
+        let start = || {
+            let builder = Process::builder().start_method(StartMethod::ForkServer);
+            builder.spawn(look, ()).unwrap().join().unwrap()
+        };
+        assert_eq!(start().0, None);
+        // SAFETY: this process has one thread.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var("LATER", "set");
+        }
+        std::env::set_current_dir("/proc").unwrap();
+        assert_eq!(start(), (Some("set".into()), "/proc".into()));
+    });
+}
+
+#[test]
+fn limits_hold() {
+    isolated(|| {
+        for method in METHODS {
+            let builder = || {
+                Process::builder()
+                    .start_method(method)
+                    .stderr(Stdio::null())
+            };
+            let hungry = builder()
+                .address_space(1 << 30)
+                .spawn(|| Vec::<u8>::new().try_reserve(2 << 30).is_err(), ());
+            assert!(hungry.unwrap().join().unwrap());
+            let files = builder().open_files(16).spawn(
+                || {
+                    let files: Vec<_> = (0..32).map(|_| std::fs::File::open("/dev/null")).collect();
+                    files.iter().filter(|file| file.is_ok()).count() < 16
+                },
+                (),
+            );
+            assert!(files.unwrap().join().unwrap());
+            let busy = builder()
+                .cpu_time(Duration::from_secs(1))
+                .core_size(0)
+                .spawn(loop_until_stopped, ());
+            let error = busy.unwrap().join().unwrap_err();
+            assert!(error.to_string().contains("SIGXCPU"), "{error}");
+        }
+    });
+}
+
+fn loop_until_stopped() {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    isolated(|| {
+        for method in METHODS {
+            let builder = Process::builder()
+                .start_method(method)
+                .current_dir("/no/such/place");
+            let error = builder.spawn(|| (), ()).unwrap().join().unwrap_err();
+            assert!(matches!(error, JoinError::SetUp { .. }));
+            assert!(error.to_string().contains("/no/such/place"), "{error}");
+        }
+    });
+}
