@@ -5,13 +5,12 @@
 use super::coroutine::{AsyncFunction, CallError, Chunk};
 use super::driver::{Event, Task};
 use super::error::Lost;
-use crate::pool::{self, TaskError, TaskId};
-
 use crate::codec::{self, DecodeError};
 use crate::function::{EntryRef, Failure};
+use crate::pool::{self, TaskError, TaskId};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -32,7 +31,26 @@ pub(super) struct Client {
 }
 
 /// Calls of an iterator's items, chunk by chunk, not yet begun.
-pub(super) type Chunks<R> = BoxStream<'static, BoxFuture<'static, Vec<Result<R, TaskError>>>>;
+pub(super) struct Chunks<R> {
+    chunks: BoxStream<'static, BoxFuture<'static, Ends<R>>>,
+    /// How many may be under way.
+    ahead: usize,
+}
+
+/// How each call of a chunk ended.
+type Ends<R> = Vec<Result<R, TaskError>>;
+
+impl<R: Send + 'static> Chunks<R> {
+    /// The ends of each chunk, in the items' order.
+    pub(super) fn in_order(self) -> impl Stream<Item = Ends<R>> + Send + use<R> {
+        self.chunks.buffered(self.ahead)
+    }
+
+    /// The ends of each chunk, as they come.
+    pub(super) fn unordered(self) -> impl Stream<Item = Ends<R>> + Send + use<R> {
+        self.chunks.buffer_unordered(self.ahead)
+    }
+}
 
 /// The part of the builder's settings that concerns calls.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +66,7 @@ pub(super) struct Terms {
 impl Client {
     /// Runs `f` on each of `calls`, as one chunk; gives as many ends as there are calls. The first
     /// is number `base` of its `map`.
-    pub(super) async fn run<F, A, R>(
-        &self,
-        f: F,
-        calls: Vec<A>,
-        base: Option<usize>,
-    ) -> Vec<Result<R, TaskError>>
+    pub(super) async fn run<F, A, R>(&self, f: F, calls: Vec<A>, base: Option<usize>) -> Ends<R>
     where
         F: AsyncFunction<A, Value = R>,
         A: Serialize + DeserializeOwned + Send + 'static,
@@ -147,7 +160,10 @@ impl Client {
             base += calls.len();
             Some(async move { client.run(f, calls, Some(first)).await }.boxed())
         });
-        stream::iter(chunks).boxed()
+        Chunks {
+            chunks: stream::iter(chunks).boxed(),
+            ahead: (self.terms.window / chunk).max(1),
+        }
     }
 
     /// Python's rule, four chunks for each worker, but never more than a quarter of what a
@@ -167,11 +183,6 @@ impl Client {
             .chunk_size
             .unwrap_or(1)
             .clamp(1, self.terms.in_flight)
-    }
-
-    /// How many chunks of that size may be under way.
-    pub(super) fn chunks_ahead(&self, chunk: usize) -> usize {
-        (self.terms.window / chunk).max(1)
     }
 
     /// The permits are given in the order in which they are asked for: who gets all of them is

@@ -143,10 +143,7 @@ impl Pool {
     {
         let items: Vec<T> = items.into_iter().collect();
         let chunk = self.client.chunk_of(items.len());
-        let ends = self
-            .client
-            .chunks(f, items.into_iter(), chunk)
-            .buffered(self.client.chunks_ahead(chunk));
+        let ends = self.client.chunks(f, items.into_iter(), chunk).in_order();
         async move {
             let chunks: Vec<_> = ends.collect().await;
             chunks.into_iter().flatten().collect()
@@ -169,11 +166,9 @@ impl Pool {
         I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
-        let client = &self.client;
-        client
-            .chunks(f, items.into_iter(), client.chunk_of_stream())
-            .buffer_unordered(client.chunks_ahead(client.chunk_of_stream()))
-            .flat_map(stream::iter)
+        let chunk = self.client.chunk_of_stream();
+        let chunks = self.client.chunks(f, items.into_iter(), chunk);
+        chunks.unordered().flat_map(stream::iter)
     }
 
     /// As [`imap_unordered`](Self::imap_unordered), but in the items' order.
@@ -188,11 +183,9 @@ impl Pool {
         I::IntoIter: Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
-        let client = &self.client;
-        client
-            .chunks(f, items.into_iter(), client.chunk_of_stream())
-            .buffered(client.chunks_ahead(client.chunk_of_stream()))
-            .flat_map(stream::iter)
+        let chunk = self.client.chunk_of_stream();
+        let chunks = self.client.chunks(f, items.into_iter(), chunk);
+        chunks.in_order().flat_map(stream::iter)
     }
 
     /// Waits until the coroutines under way have ended, and ends the workers. What is asked for
