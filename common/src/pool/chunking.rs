@@ -157,6 +157,8 @@ mod tests {
         assert!(quick.len() < 30, "{quick:?}");
         // O-032: never more than Python's rule.
         assert!(quick.iter().all(|&n| n <= 12_500), "{quick:?}");
+        let few = sizes(&Chunking::adaptive(4), 10, 10);
+        assert_eq!(few, [1; 10]);
     }
 
     #[test]
