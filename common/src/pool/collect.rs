@@ -193,9 +193,9 @@ impl Engine {
             let waited = self.results.wait_readable(patience, deadline, &done);
             self.lead.patient.store(false, SeqCst);
             match waited {
-                Ok(()) => self.drain(),
+                // Somebody may have something that should not wait for others' results.
+                Ok(()) | Err(GetError::Interrupted) => self.drain(),
                 Err(GetError::Empty) => return,
-                Err(GetError::Interrupted) => {}
                 Err(GetError::Closed) => {
                     thread::sleep(Duration::from_millis(1));
                     return;

@@ -163,7 +163,10 @@ impl Port {
         fault: &Fault,
     ) -> Result<(), PutError> {
         let body = codec::encode(fault).unwrap_or_default();
-        self.send(id, Kind::Failed, first, count, nanos, &body)
+        let sent = self.send(id, Kind::Failed, first, count, nanos, &body);
+        // A failure may end its job: it does not wait for others' results.
+        self.results.kick();
+        sent
     }
 
     pub(super) fn send_unready(&self, reason: &str) -> Result<(), PutError> {
