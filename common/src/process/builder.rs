@@ -18,13 +18,13 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, serde::Deserialize)]
 pub enum StartMethod {
     /// Runs this program's executable anew and hands it the function. Always safe, whatever
-    /// threads and locks the caller has. About 0.8 ms.
+    /// threads and locks the caller has. One to two milliseconds.
     #[default]
     Spawn,
-    /// Copies the calling process (fork(2)). About 0.15 ms for a small one, 40 ms for one of a
+    /// Copies the calling process (fork(2)). About 0.4 ms for a small one, 40 ms for one of a
     /// GiB; refused unless the caller has exactly one thread.
     Fork,
-    /// Asks a small helper process, spawned at first use, to fork itself. About 0.3 ms, however
+    /// Asks a small helper process, spawned at first use, to fork itself. About 0.5 ms, however
     /// large the caller is and however many threads it has.
     ForkServer,
 }
