@@ -12,8 +12,10 @@
 
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
 use bincode::enc::write::Writer;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, DeserializeSeed, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
 use thiserror::Error;
 
 /// A value could not be turned into bytes.
@@ -95,37 +97,82 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Resul
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    decode_seed(bytes, PhantomData::<T>, std::any::type_name::<T>)
+}
+
+/// Turns bytes back into the values of a sequence and appends them to `out`. On an error some may
+/// have been appended.
+pub(crate) fn decode_onto<T: DeserializeOwned>(
+    bytes: &[u8],
+    out: &mut Vec<T>,
+) -> Result<(), DecodeError> {
+    decode_seed(bytes, Onto(out), std::any::type_name::<Vec<T>>)
+}
+
+fn decode_seed<'de, S: DeserializeSeed<'de>>(
+    bytes: &'de [u8],
+    seed: S,
+    type_name: fn() -> &'static str,
+) -> Result<S::Value, DecodeError> {
+    let refuse = |reason| refuse(bytes, type_name(), reason);
     // The limit is a const of the codec's type, so it comes in steps; it stands between a
     // corrupted length and the allocator.
     let (value, used) = match bytes.len() {
-        0..0x1_0000 => decode_within::<T, 0x1_0000>(bytes),
-        0x1_0000..0x100_0000 => decode_within::<T, 0x100_0000>(bytes),
-        0x100_0000..0x4000_0000 => decode_within::<T, 0x4000_0000>(bytes),
-        _ => decode_within::<T, { 1 << 36 }>(bytes),
+        0..0x1_0000 => decode_within::<S, 0x1_0000>(bytes, seed),
+        0x1_0000..0x100_0000 => decode_within::<S, 0x100_0000>(bytes, seed),
+        0x100_0000..0x4000_0000 => decode_within::<S, 0x4000_0000>(bytes, seed),
+        _ => decode_within::<S, { 1 << 36 }>(bytes, seed),
     }
-    .map_err(|error| refuse::<T>(bytes, error.to_string()))?;
+    .map_err(|error| refuse(error.to_string()))?;
     if used < bytes.len() {
-        return Err(refuse::<T>(
-            bytes,
-            format!("{} bytes are left over", bytes.len() - used),
-        ));
+        return Err(refuse(format!(
+            "{} bytes are left over",
+            bytes.len() - used
+        )));
     }
     Ok(value)
 }
 
 const FORMAT: Configuration<LittleEndian, Fixint> = config::standard().with_fixed_int_encoding();
 
-fn decode_within<T: DeserializeOwned, const BYTES: usize>(
-    bytes: &[u8],
-) -> Result<(T, usize), bincode::error::DecodeError> {
+fn decode_within<'de, S: DeserializeSeed<'de>, const BYTES: usize>(
+    bytes: &'de [u8],
+    seed: S,
+) -> Result<(S::Value, usize), bincode::error::DecodeError> {
     let format: Configuration<LittleEndian, Fixint, Limit<BYTES>> = FORMAT.with_limit::<BYTES>();
-    bincode::serde::decode_from_slice(bytes, format)
+    bincode::serde::seed_decode_from_slice(seed, bytes, format)
+}
+
+/// Takes a sequence by appending it.
+struct Onto<'a, T>(&'a mut Vec<T>);
+
+impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for Onto<'_, T> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_seq(self)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Onto<'_, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        while let Some(value) = sequence.next_element()? {
+            self.0.push(value);
+        }
+        Ok(())
+    }
 }
 
 #[cold]
-fn refuse<T>(bytes: &[u8], reason: String) -> DecodeError {
+fn refuse(bytes: &[u8], type_name: &str, reason: String) -> DecodeError {
     DecodeError {
-        type_name: std::any::type_name::<T>().into(),
+        type_name: type_name.into(),
         length: bytes.len(),
         reason,
     }
@@ -167,6 +214,15 @@ mod tests {
         assert!(decode::<String>(&bytes).is_err());
         assert!(decode::<Vec<u32>>(&bytes).is_err());
         assert!(decode::<std::collections::HashMap<u32, u32>>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_sequence_is_appended_to_what_is_there() {
+        let mut out = vec![1u16];
+        decode_onto(&encode(&[2u16, 3]).unwrap(), &mut out).unwrap();
+        assert_eq!(out, [1, 2, 3]);
+        let error = decode_onto(&[1, 0, 0], &mut out).unwrap_err();
+        assert_eq!(error.type_name, "alloc::vec::Vec<u16>");
     }
 
     #[test]

@@ -2,43 +2,19 @@
 //!
 //! To copy: the folder pool/ and what its mod.rs names.
 
+use super::answers::Answers;
 use super::error::Fault;
 use crate::codec;
 use crate::function::{BadEntry, Entry, EntryRef, Failure, Function, Signature, instance};
 use crate::panic;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::any::Any;
 use std::marker::PhantomData;
-
-/// What a chunk needs of the worker that runs it.
-pub(crate) trait Desk {
-    /// Item `index` of the chunk begins: where its encoded result is appended, and the state that
-    /// the worker keeps.
-    fn begin(&mut self, index: usize) -> (&mut Vec<u8>, &mut State);
-    /// The item has ended; on a fault whatever was appended is dropped.
-    fn end(&mut self, outcome: Result<(), Fault>);
-}
-
-/// What the pool's initializer returned in this worker.
-pub(crate) struct State {
-    pub(crate) value: Box<dyn Any>,
-    pub(crate) type_name: String,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        State {
-            value: Box::new(()),
-            type_name: "()".into(),
-        }
-    }
-}
 
 /// Runs a chunk: an encoded `Vec` of argument tuples. An error is all the items'.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct Chunk(fn(&[u8], &mut dyn Desk) -> Result<(), Fault>);
+pub(crate) struct Chunk(fn(&[u8], &mut Answers<'_>) -> Result<(), Fault>);
 
 impl Signature for Chunk {
     const MAGIC: u64 = u64::from_le_bytes(*b"poolchnk");
@@ -65,8 +41,8 @@ impl Chunk {
         EntryRef::of(Stateful::<F, S, A, R>::ENTRY)
     }
 
-    pub(crate) fn run(self, items: &[u8], desk: &mut dyn Desk) -> Result<(), Fault> {
-        (self.0)(items, desk)
+    pub(crate) fn run(self, items: &[u8], answers: &mut Answers<'_>) -> Result<(), Fault> {
+        (self.0)(items, answers)
     }
 }
 
@@ -78,11 +54,11 @@ where
     A: DeserializeOwned + 'static,
 {
     const ENTRY: &'static Entry<Chunk> =
-        &Entry::new::<(Chunk, F, A, F::Output)>(Chunk(|items, desk| {
+        &Entry::new::<(Chunk, F, A, F::Output)>(Chunk(|items, answers| {
             for (index, args) in tuples::<A>(items)?.into_iter().enumerate() {
-                let (out, _) = desk.begin(index);
+                let (out, _) = answers.begin(index);
                 let outcome = outcome(|| codec::encode_into(&instance::<F>().call(args), out));
-                desk.end(outcome);
+                answers.end(outcome);
             }
             Ok(())
         }));
@@ -98,9 +74,9 @@ where
     R: Serialize + 'static,
 {
     const ENTRY: &'static Entry<Chunk> =
-        &Entry::new::<(Chunk, F, S, A, R)>(Chunk(|items, desk| {
+        &Entry::new::<(Chunk, F, S, A, R)>(Chunk(|items, answers| {
             for (index, (item,)) in tuples::<(A,)>(items)?.into_iter().enumerate() {
-                let (out, state) = desk.begin(index);
+                let (out, state) = answers.begin(index);
                 let outcome = match state.value.downcast_mut::<S>() {
                     Some(state) => {
                         outcome(|| codec::encode_into(&instance::<F>()(state, item), out))
@@ -110,7 +86,7 @@ where
                         found: state.type_name.clone(),
                     }),
                 };
-                desk.end(outcome);
+                answers.end(outcome);
             }
             Ok(())
         }));

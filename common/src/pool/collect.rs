@@ -376,7 +376,6 @@ impl Engine {
             let cell = ClaimId(header.id).cell();
             if let Some(flight) = core.leave(cell, self) {
                 flight.job.chunking.close();
-                core.recycle(flight.items);
             }
         }
     }

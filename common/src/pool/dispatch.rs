@@ -81,8 +81,6 @@ pub(super) struct Core {
     pub(super) feeding: bool,
     scratch: Batch,
     scratch_ids: Vec<usize>,
-    /// Buffers to be used again: memory that is new from the kernel costs more than the copying.
-    spare: Vec<Items>,
     /// Bytes of arguments that wait.
     pub(super) backlog_bytes: usize,
     pub(super) tallies: Vec<Tally>,
@@ -96,9 +94,6 @@ pub(super) struct Core {
 const TOGETHER: usize = 64;
 /// Longer ones are put from where they are.
 const GATHERED: usize = 2 << 10;
-/// How many buffers are kept, and between which sizes.
-const SPARE: usize = 8;
-const SPARE_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=8 << 20;
 /// How many jobs that wait for a measurement are passed over in search of one that does not.
 const PASSED: usize = 64;
 
@@ -113,7 +108,6 @@ impl Core {
             feeding: false,
             scratch: Batch::default(),
             scratch_ids: Vec::new(),
-            spare: Vec::new(),
             backlog_bytes: 0,
             tallies: vec![Tally::default(); workers],
             stuck: None,
@@ -254,20 +248,6 @@ impl Core {
         };
         self.flights[cell] = Some(flight);
         (cell, header.to_bytes())
-    }
-
-    /// Keeps the memory of a chunk that has been answered, if nobody else needs it.
-    pub(super) fn recycle(&mut self, items: Arc<Items>) {
-        if !SPARE_BYTES.contains(&items.size()) || self.spare.len() >= SPARE {
-            return;
-        }
-        if let Some(items) = Arc::into_inner(items) {
-            self.spare.push(items);
-        }
-    }
-
-    pub(super) fn spare(&mut self) -> Items {
-        self.spare.pop().unwrap_or_default()
     }
 
     /// Ends a chunk's stay, for whatever reason.

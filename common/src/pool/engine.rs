@@ -1,7 +1,8 @@
 //! The parent's side: everything that the handles and threads of one pool share.
 //!
 //! Locks, in the order in which they may be taken: inbox, core, then a job's answers or the crew.
-//! Nobody waits for a worker holding one; callbacks and wake-ups happen with none held.
+//! (The lock of the spares is held for no other.) Nobody waits for a worker holding one; callbacks
+//! and wake-ups happen with none held.
 //!
 //! To copy: the folder pool/ and what its mod.rs names.
 
@@ -12,6 +13,7 @@ use super::dispatch::Core;
 use super::error::{PoolError, TaskError};
 use super::job::{Callback, Finished, Job, Waiter};
 use super::message::Items;
+use super::spares::Spares;
 use super::stats::{Event, Hook};
 use super::{Settings, lock};
 use crate::ring::{Batch, Ring, RingConfig};
@@ -31,6 +33,7 @@ pub(crate) struct Engine {
     pub(super) results: Ring,
     pub(super) claims: Claims,
     pub(super) core: Mutex<Core>,
+    pub(super) spares: Arc<Spares>,
     /// Held while results are taken out of the ring and handed on.
     pub(super) inbox: Mutex<Batch>,
     pub(super) lead: Lead,
@@ -76,6 +79,7 @@ impl Engine {
             results: ring(0)?,
             claims: Claims::create(cells, settings.workers)?,
             core: Mutex::new(Core::new(cells, settings.workers)),
+            spares: Arc::new(Spares::default()),
             inbox: Mutex::new(Batch::default()),
             lead: Lead::default(),
             crew: Mutex::new(Crew::new(settings.workers)),

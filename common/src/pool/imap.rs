@@ -11,6 +11,7 @@ use super::job::{Completions, Job, Waiter};
 use super::map::Plan;
 use super::message::{Items, entry_bytes};
 use super::result::wait_job;
+use super::spares::Buffer;
 use crate::codec::EncodeError;
 use crate::deadline::Deadline;
 use crate::function::Function;
@@ -85,7 +86,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let plan = Plan::of(f).one_argument();
+        let plan = Plan::of::<F, (A,)>(f);
         let refused = self.engine.check_open().err();
         let (entry, refused) = match plan.entry {
             Ok(entry) => (entry_bytes(entry), refused),
@@ -95,7 +96,7 @@ impl Pool {
             engine: self.engine.clone(),
             name: plan.name,
             entry,
-            push: plan.push,
+            push: |items, item| items.push(&(item,)),
             source: Some(items.into_iter()),
             refused,
             panic: None,
@@ -131,7 +132,7 @@ struct Feed<I: Iterator, R> {
 impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
     /// The next chunk, submitted, and how many items it has.
     fn draw(&mut self) -> Option<Arc<Job>> {
-        let mut items = Items::from(self.drawn);
+        let mut items = Items::new(Buffer::default(), self.drawn);
         let mut wrong = None;
         while items.len() < self.chunk {
             let source = self.source.as_mut()?;
@@ -166,7 +167,8 @@ impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
             return Some(Job::failed(self.name, error));
         }
         self.drawn += items.len();
-        let job = Job::new(self.name, self.entry, Chunking::fixed(items.len()), true);
+        let chunking = Chunking::fixed(items.len());
+        let job = Job::new(self.name, self.entry, chunking, true, Buffer::default());
         self.engine.open_job(true);
         self.engine.submit_whole(&job, items);
         Some(job)

@@ -5,6 +5,7 @@
 use super::chunking::Chunking;
 use super::error::{TaskError, TaskId};
 use super::lock;
+use super::spares::Buffer;
 use super::stats::Event;
 use crate::codec;
 use crate::ring::Batch;
@@ -40,7 +41,7 @@ pub(super) struct Answers {
     answered: usize,
     parts: Vec<Part>,
     /// Where the small parts are.
-    small: Vec<u8>,
+    small: Buffer,
     errors: Vec<(usize, TaskError)>,
     /// Overrides everything else.
     verdict: Option<TaskError>,
@@ -96,11 +97,13 @@ pub(super) struct Finished {
 const SMALL: usize = 16 << 10;
 
 impl Job {
+    /// `small` is where its small results will lie.
     pub(super) fn new(
         function: &'static str,
         entry: [u8; 16],
         chunking: Chunking,
         many: bool,
+        small: Buffer,
     ) -> Arc<Self> {
         Arc::new(Job {
             function,
@@ -109,13 +112,17 @@ impl Job {
             many,
             finished: AtomicBool::new(false),
             failed: AtomicBool::new(false),
-            answers: Mutex::new(Answers::default()),
+            answers: Mutex::new(Answers {
+                small,
+                ..Answers::default()
+            }),
         })
     }
 
     /// A job that failed before it began.
     pub(super) fn failed(function: &'static str, error: TaskError) -> Arc<Self> {
-        let job = Job::new(function, [0; 16], Chunking::single(), false);
+        let chunking = Chunking::single();
+        let job = Job::new(function, [0; 16], chunking, false, Buffer::default());
         lock(&job.answers).verdict = Some(error);
         job.failed.store(true, Relaxed);
         job.finished.store(true, Release);
@@ -236,7 +243,7 @@ impl Job {
         }
         answers.verdict = Some(error);
         answers.parts = Vec::new();
-        answers.small = Vec::new();
+        answers.small = Buffer::default();
         self.failed.store(true, Release);
         self.finish(&mut answers, finished);
         true
@@ -320,7 +327,7 @@ impl Job {
         answers.parts.sort_unstable_by_key(|part| part.first);
         let mut all = Vec::with_capacity(answers.parts.iter().map(|part| part.count).sum());
         for part in &answers.parts {
-            all.append(&mut answers.decode::<R>(part)?);
+            answers.decode_onto::<R>(part, &mut all)?;
         }
         Ok(all)
     }
@@ -378,23 +385,24 @@ impl Answers {
     }
 
     fn decode<R: DeserializeOwned>(&self, part: &Part) -> Result<Vec<R>, TaskError> {
-        let bytes = self.bytes(part);
-        if part.count == 1 && bytes.len() >= 8 {
-            // As `one`, without the detour over a vector of the codec's.
-            return codec::decode(&bytes[8..])
-                .map(|value| vec![value])
-                .map_err(TaskError::Decode);
-        }
-        let values: Vec<R> = codec::decode(bytes).map_err(TaskError::Decode)?;
-        if values.len() == part.count {
-            return Ok(values);
+        let mut values = Vec::with_capacity(part.count);
+        self.decode_onto(part, &mut values)?;
+        Ok(values)
+    }
+
+    fn decode_onto<R: DeserializeOwned>(
+        &self,
+        part: &Part,
+        all: &mut Vec<R>,
+    ) -> Result<(), TaskError> {
+        let (bytes, before) = (self.bytes(part), all.len());
+        codec::decode_onto(bytes, all).map_err(TaskError::Decode)?;
+        let found = all.len() - before;
+        if found == part.count {
+            return Ok(());
         }
         Err(TaskError::Memory {
-            reason: format!(
-                "a worker sent {} results and said {}",
-                values.len(),
-                part.count
-            ),
+            reason: format!("a worker sent {found} results and said {}", part.count),
         })
     }
 }

@@ -10,7 +10,6 @@ use super::job::Job;
 use super::message::{Items, entry_bytes};
 use super::result::wait_job;
 use super::{AsyncResult, Pool, lock};
-use crate::codec::EncodeError;
 use crate::deadline::Deadline;
 use crate::function::{BadEntry, EntryRef, Function};
 use serde::Serialize;
@@ -49,7 +48,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.finish_map(self.spread(Plan::of(f).one_argument(), items, true)?)
+        self.finish_map(self.spread(Plan::of::<F, (A,)>(f), alone(items), true)?)
     }
 
     /// As [`map`](Self::map), with chunks of `size` items (the last may be smaller).
@@ -64,7 +63,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.finish_map(self.spread(Plan::of(f).one_argument().chunks(size), items, true)?)
+        self.finish_map(self.spread(Plan::of::<F, (A,)>(f).chunks(size), alone(items), true)?)
     }
 
     /// As [`map`](Self::map) without waiting.
@@ -82,7 +81,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.async_map(Plan::of(f).one_argument(), items)
+        self.async_map(Plan::of::<F, (A,)>(f), alone(items))
     }
 
     /// As [`map_async`](Self::map_async), with chunks of `size` items.
@@ -93,7 +92,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.async_map(Plan::of(f).one_argument().chunks(size), items)
+        self.async_map(Plan::of::<F, (A,)>(f).chunks(size), alone(items))
     }
 
     /// As [`map`](Self::map) for a function of several arguments: each item is a tuple of them.
@@ -114,7 +113,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.finish_map(self.spread(Plan::of(f).tuples(), items, true)?)
+        self.finish_map(self.spread(Plan::of(f), items, true)?)
     }
 
     /// As [`starmap`](Self::starmap), with chunks of `size` items.
@@ -134,7 +133,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.finish_map(self.spread(Plan::of(f).tuples().chunks(size), items, true)?)
+        self.finish_map(self.spread(Plan::of(f).chunks(size), items, true)?)
     }
 
     /// As [`starmap`](Self::starmap) without waiting.
@@ -145,7 +144,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.async_map(Plan::of(f).tuples(), items)
+        self.async_map(Plan::of(f), items)
     }
 
     /// As [`map`](Self::map), for a function that also takes the state that the pool's
@@ -175,7 +174,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        self.finish_map(self.spread(Plan::with_state(f), items, true)?)
+        self.finish_map(self.spread(Plan::with_state(f), alone(items), true)?)
     }
 
     /// As [`map`](Self::map), but the first error ends it: the other items are cancelled, those
@@ -203,7 +202,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let job = self.spread(Plan::of(f).one_argument(), items, true)?;
+        let job = self.spread(Plan::of::<F, (A,)>(f), alone(items), true)?;
         wait_job(&self.engine, &job, Deadline::Never, || {
             job.is_finished() || job.has_failed()
         });
@@ -220,9 +219,9 @@ impl Pool {
         job.all()
     }
 
-    fn async_map<I, R>(&self, plan: Plan<I::Item>, items: I) -> AsyncResult<Vec<R>>
+    fn async_map<I, R>(&self, plan: Plan, items: I) -> AsyncResult<Vec<R>>
     where
-        I: IntoIterator,
+        I: IntoIterator<Item: Serialize>,
         R: DeserializeOwned,
     {
         let name = plan.name;
@@ -232,10 +231,10 @@ impl Pool {
         AsyncResult::new(self.engine.clone(), job, Job::all::<R>)
     }
 
-    /// Submits all items as one job. If the iterator panics the job is cancelled.
-    fn spread<I: IntoIterator>(
+    /// Submits all tuples of arguments as one job. If the iterator panics the job is cancelled.
+    fn spread<I: IntoIterator<Item: Serialize>>(
         &self,
-        plan: Plan<I::Item>,
+        plan: Plan,
         items: I,
         leading: bool,
     ) -> Result<Arc<Job>, TaskError> {
@@ -245,20 +244,21 @@ impl Pool {
             Some(size) => Chunking::fixed(size),
             None => Chunking::adaptive(self.workers()),
         };
-        let job = Job::new(plan.name, entry_bytes(entry), chunking, true);
+        let spares = &self.engine.spares;
+        let job = Job::new(plan.name, entry_bytes(entry), chunking, true, spares.take());
         self.engine.open_job(leading);
         let unfinished = Unsealed {
             engine: &self.engine,
             job: &job,
         };
-        let mut lot = Items::from(0);
+        let mut lot = Items::new(spares.take(), 0);
         for item in items {
-            if let Err(error) = (plan.push)(&mut lot, item) {
+            if let Err(error) = lot.push(&item) {
                 self.engine.end_job(&job, TaskError::Encode(error), false);
                 break;
             }
             if is_full(&lot, job.chunking.size()) {
-                let next = self.engine.lot(lot.base + lot.len());
+                let next = Items::new(spares.take(), lot.base + lot.len());
                 self.engine.submit(&job, std::mem::replace(&mut lot, next));
                 self.engine.make_way(&job, leading);
             }
@@ -276,12 +276,6 @@ impl Pool {
 const AHEAD: usize = 8 << 20;
 
 impl Engine {
-    /// An empty lot, in a buffer that was used before if there is one.
-    fn lot(&self, base: usize) -> Items {
-        let spare = lock(&self.core).spare();
-        spare.reused(base)
-    }
-
     /// Takes the results that are there, and more until less waits if the caller `waits` anyway.
     fn make_way(&self, job: &Arc<Job>, waits: bool) {
         self.drain();
@@ -292,64 +286,38 @@ impl Engine {
     }
 }
 
-/// What a `map` does with its items.
-pub(super) struct Plan<T> {
+/// What a `map` runs.
+pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) entry: Result<EntryRef, BadEntry>,
-    pub(super) push: fn(&mut Items, T) -> Result<(), EncodeError>,
     size: Option<usize>,
 }
 
-/// A function whose arguments have not been fixed yet.
-pub(super) struct Of<F>(F);
-
-impl Plan<()> {
-    pub(super) fn of<F>(f: F) -> Of<F> {
-        Of(f)
-    }
-}
-
-impl<F> Of<F> {
-    /// Each item is the one argument.
-    pub(super) fn one_argument<A>(self) -> Plan<A>
-    where
-        F: Function<(A,), Output: Serialize + 'static>,
-        A: Serialize + DeserializeOwned + 'static,
-    {
-        Plan {
-            name: type_name::<F>(),
-            entry: Chunk::entry::<F, (A,)>(self.0),
-            push: |items, item| items.push(&(item,)),
-            size: None,
-        }
-    }
-
-    /// Each item is the tuple of the arguments.
-    pub(super) fn tuples<A>(self) -> Plan<A>
+impl Plan {
+    /// `f` on each tuple of arguments.
+    pub(super) fn of<F, A>(f: F) -> Self
     where
         F: Function<A, Output: Serialize + 'static>,
-        A: Serialize + DeserializeOwned + 'static,
+        A: DeserializeOwned + 'static,
     {
         Plan {
             name: type_name::<F>(),
-            entry: Chunk::entry::<F, A>(self.0),
-            push: |items, item| items.push(&item),
+            entry: Chunk::entry::<F, A>(f),
             size: None,
         }
     }
-}
 
-impl<A: Serialize + DeserializeOwned + 'static> Plan<A> {
-    fn with_state<F, S, R>(f: F) -> Self
+    /// `f` on the worker's state and each item.
+    fn with_state<F, S, A, R>(f: F) -> Self
     where
         F: Fn(&mut S, A) -> R + Copy + Send + Sync + 'static,
         S: 'static,
+        A: DeserializeOwned + 'static,
         R: Serialize + 'static,
     {
         Plan {
             name: type_name::<F>(),
             entry: Chunk::entry_with::<F, S, A, R>(f),
-            push: |items, item| items.push(&(item,)),
             size: None,
         }
     }
@@ -358,6 +326,11 @@ impl<A: Serialize + DeserializeOwned + 'static> Plan<A> {
         self.size = Some(size.max(1));
         self
     }
+}
+
+/// The tuples of arguments of a function of one.
+fn alone<A>(items: impl IntoIterator<Item = A>) -> impl Iterator<Item = (A,)> {
+    items.into_iter().map(|item| (item,))
 }
 
 #[inline]

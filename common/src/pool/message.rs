@@ -6,6 +6,7 @@
 //!
 //! To copy: the folder pool/ and what its mod.rs names.
 
+use super::spares::Buffer;
 use crate::codec::{self, EncodeError};
 use crate::function::EntryRef;
 use serde::Serialize;
@@ -126,49 +127,63 @@ impl ResultHeader {
 }
 
 /// Encoded argument tuples, one after the other; chunks are cut out of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Items {
-    bytes: Vec<u8>,
-    /// Where each tuple ends; empty for a single one.
-    ends: Vec<usize>,
+    bytes: Buffer,
+    ends: Ends,
     len: usize,
     /// The number of the first in its job.
     pub(super) base: usize,
 }
 
+/// Where each tuple ends.
+#[derive(Debug)]
+enum Ends {
+    /// All are so long.
+    Even(usize),
+    At(Vec<usize>),
+}
+
 impl Items {
     /// One tuple alone.
     pub(super) fn single(args: &impl Serialize) -> Result<Self, EncodeError> {
-        Ok(Items {
-            bytes: codec::encode(args)?,
-            ends: Vec::new(),
-            len: 1,
-            base: 0,
-        })
+        let mut items = Items::new(Buffer::default(), 0);
+        items.push(args)?;
+        Ok(items)
     }
 
-    /// None yet; the first pushed will be number `base`.
-    pub(super) fn from(base: usize) -> Self {
-        Items::default().reused(base)
-    }
-
-    /// The same, in the memory of these.
-    pub(super) fn reused(mut self, base: usize) -> Self {
-        self.bytes.clear();
-        self.ends.clear();
+    /// None yet, in an empty buffer; the first pushed will be number `base`.
+    pub(super) fn new(bytes: Buffer, base: usize) -> Self {
         Items {
+            bytes,
+            ends: Ends::Even(0),
             len: 0,
             base,
-            ..self
         }
     }
 
     #[inline]
     pub(super) fn push(&mut self, args: &impl Serialize) -> Result<(), EncodeError> {
+        let start = self.bytes.len();
         codec::encode_into(args, &mut self.bytes)?;
-        self.ends.push(self.bytes.len());
+        let size = self.bytes.len() - start;
+        if self.len == 0 {
+            self.ends = Ends::Even(size);
+        } else if !matches!(self.ends, Ends::Even(each) if each == size) {
+            self.push_end();
+        }
         self.len += 1;
         Ok(())
+    }
+
+    #[inline(never)]
+    fn push_end(&mut self) {
+        if let Ends::Even(each) = self.ends {
+            self.ends = Ends::At((1..=self.len).map(|count| count * each).collect());
+        }
+        if let Ends::At(ends) = &mut self.ends {
+            ends.push(self.bytes.len());
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -181,14 +196,12 @@ impl Items {
 
     /// The bytes of items `from..to`.
     pub(super) fn range(&self, from: usize, to: usize) -> &[u8] {
-        if self.ends.is_empty() {
-            return &self.bytes;
-        }
-        let start = match from {
-            0 => 0,
-            _ => self.ends[from - 1],
+        let end = |count: usize| match &self.ends {
+            _ if count == 0 => 0,
+            Ends::Even(each) => count * each,
+            Ends::At(ends) => ends[count - 1],
         };
-        &self.bytes[start..self.ends[to - 1]]
+        &self.bytes[end(from)..end(to)]
     }
 }
 
@@ -222,13 +235,17 @@ mod tests {
 
     #[test]
     fn items_behind_their_count_are_a_vec() {
-        let mut items = Items::from(0);
-        for text in ["a", "bcd", ""] {
+        let texts = ["a", "b", "bcd", "", "a"];
+        let mut items = Items::new(Buffer::default(), 0);
+        for text in texts {
             items.push(&(text,)).unwrap();
         }
-        let mut bytes = 2u64.to_le_bytes().to_vec();
-        bytes.extend_from_slice(items.range(1, 3));
-        let read: Vec<(String,)> = codec::decode(&bytes).unwrap();
-        assert_eq!(read, [("bcd".to_string(),), (String::new(),)]);
+        for (from, to) in [(0, 1), (0, 2), (1, 4), (2, 5), (4, 5), (0, 5)] {
+            let mut bytes = ((to - from) as u64).to_le_bytes().to_vec();
+            bytes.extend_from_slice(items.range(from, to));
+            let read: Vec<(String,)> = codec::decode(&bytes).unwrap();
+            let read: Vec<&str> = read.iter().map(|(text,)| text.as_str()).collect();
+            assert_eq!(read, texts[from..to]);
+        }
     }
 }

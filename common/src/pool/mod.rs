@@ -21,6 +21,7 @@
 //! To copy: the folder pool/, the folder process/, ring/, sync/robust.rs, sync/signal.rs, shm/,
 //! futex.rs, deadline.rs, reactor.rs, function.rs, panic.rs, codec.rs.
 
+mod answers;
 mod builder;
 mod chunk;
 mod chunking;
@@ -38,6 +39,7 @@ mod message;
 mod monitor;
 mod port;
 mod result;
+mod spares;
 mod stats;
 mod worker;
 
@@ -58,6 +60,7 @@ use job::Job;
 use message::{Items, entry_bytes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use spares::Buffer;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -158,7 +161,8 @@ impl Pool {
         let entry = Chunk::entry::<F, A>(f).map_err(TaskError::Function)?;
         let items = Items::single(args).map_err(TaskError::Encode)?;
         let name = std::any::type_name::<F>();
-        let job = Job::new(name, entry_bytes(entry), Chunking::single(), false);
+        let entry = entry_bytes(entry);
+        let job = Job::new(name, entry, Chunking::single(), false, Buffer::default());
         self.engine.open_job(leading);
         self.engine.submit_whole(&job, items);
         Ok(job)
