@@ -94,9 +94,12 @@ impl PoolBuilder {
     /// How the workers are started; [`StartMethod::Spawn`] by default. With `Fork` only the first
     /// ones are forked, if the process has one thread then; those that replace them are spawned.
     ///
-    /// A forked worker has the statics as they were when it was started. If that was while a
-    /// `LazyLock` made the pool, a task must not touch it: to the worker it is for ever being made,
-    /// so the task would wait until its [`task_timeout`](Self::task_timeout).
+    /// A forked worker has the statics, and the locks in them, as they were when it was started. If
+    /// that was while a `LazyLock` made the pool, a task must not touch it: to the worker it is
+    /// for ever being made. A worker that waits for such a lock is killed within about a second,
+    /// its task answered with [`TaskError::Deadlocked`](super::TaskError::Deadlocked). (Where the
+    /// system does not let a process look at its children's system calls that is not noticed;
+    /// [`task_timeout`](Self::task_timeout) ends it everywhere.)
     pub fn start_method(mut self, method: StartMethod) -> Self {
         self.settings.start_method = method;
         self

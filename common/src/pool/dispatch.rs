@@ -48,6 +48,8 @@ pub(super) struct Flight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     TimedOut,
+    /// It waits for a lock that nobody can release.
+    Deadlocked,
     Abandoned,
 }
 
@@ -395,6 +397,18 @@ impl Engine {
                 self.doom(core, cell, Fate::Abandoned);
             }
         }
+    }
+
+    /// Kills a worker, for a reason that is that of the chunk it runs, if it runs one.
+    pub(super) fn doom_all(&self, worker: usize, fate: Fate) {
+        let mut core = lock(&self.core);
+        for cell in 0..core.flights.len() {
+            let word = self.claims.word(cell);
+            if word.stage() == Stage::Running && word.worker() == worker {
+                self.doom(&mut core, cell, fate);
+            }
+        }
+        lock(&self.crew).kill(worker);
     }
 
     /// Ends a chunk that runs by killing its worker. Does nothing if its answer is on its way.

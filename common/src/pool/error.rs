@@ -64,6 +64,19 @@ pub enum TaskError {
         /// Which task.
         task: TaskId,
     },
+    /// The task waited for a lock of which its worker had, by the fork, a copy that nobody there
+    /// can release; the worker has been killed and replaced.
+    #[error(
+        "worker {pid} was killed with {task}: it waited for a lock that was held when it was \
+         forked, which nobody can release there; if that was a `LazyLock` being made, of the pool \
+         itself perhaps, keep tasks from touching it or use StartMethod::Spawn"
+    )]
+    Deadlocked {
+        /// The worker's process id.
+        pid: u32,
+        /// Which task.
+        task: TaskId,
+    },
     /// It was cancelled, or the pool was terminated before it was done.
     #[error("the task was cancelled")]
     Cancelled,

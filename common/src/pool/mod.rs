@@ -28,6 +28,7 @@ mod chunking;
 mod claims;
 mod collect;
 mod crew;
+mod deadlock;
 mod dispatch;
 mod ending;
 mod engine;

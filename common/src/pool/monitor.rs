@@ -8,6 +8,7 @@
 //! To copy: the folder pool/ and what its mod.rs names.
 
 use super::claims::{Stage, now_nanos};
+use super::deadlock::Sleepers;
 use super::dispatch::{Core, Fate, Phase};
 use super::engine::Engine;
 use super::error::{TaskError, TaskId};
@@ -44,6 +45,7 @@ struct Watch {
     given_up: bool,
     /// The last worker that died, if a message may have been lost with it.
     suspect: Option<Dead>,
+    sleepers: Sleepers,
     feeder: bool,
 }
 
@@ -64,6 +66,7 @@ impl Engine {
             discounted: Vec::new(),
             given_up: false,
             suspect: None,
+            sleepers: Sleepers::default(),
             feeder: false,
         };
         while !self.is_over() {
@@ -80,6 +83,7 @@ impl Engine {
             drop(processes);
             self.start_feeder(&mut watch);
             self.enforce_deadlines();
+            self.end_deadlocks(&mut watch.sleepers);
             self.look_for_lost(&mut watch);
             self.replace(&mut watch);
         }
@@ -110,7 +114,11 @@ impl Engine {
             .retry_at
             .map(|at| at.saturating_duration_since(Instant::now()));
         let suspect = watch.suspect.map(|_| SUSPECT);
-        [deadline, retry, suspect].into_iter().flatten().min()
+        let sleepers = self.next_look_for_deadlocks(&watch.sleepers);
+        [deadline, retry, suspect, sleepers]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How long until the first task that runs now may be over its time.
@@ -254,6 +262,10 @@ impl Engine {
         }
         let error = |task| match (flight.fate, self.settings.task_timeout) {
             (Some(Fate::TimedOut), Some(after)) => TaskError::TimedOut { after, task },
+            (Some(Fate::Deadlocked), _) => TaskError::Deadlocked {
+                pid: dead.pid,
+                task,
+            },
             _ => TaskError::WorkerDied {
                 pid: dead.pid,
                 status: dead.status,

@@ -6,6 +6,7 @@ use common::process::{self, Process, StartMethod};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
 use testkit::isolated;
 
 #[test]
@@ -94,5 +95,38 @@ fn a_forked_worker_has_no_copy_of_its_pool() {
         }
         let seen = Process::spawn(program, ()).unwrap().join().unwrap();
         assert_eq!(seen, (Some(StartMethod::Fork), false));
+    });
+}
+
+/// One that was forked while a `LazyLock` made the pool would wait for that for ever.
+#[test]
+fn a_forked_task_that_uses_its_pools_static() {
+    isolated(|| {
+        static POOL: LazyLock<Pool> = LazyLock::new(|| {
+            let builder = Pool::builder().workers(2).start_method(StartMethod::Fork);
+            builder.build().unwrap()
+        });
+        fn outer() -> Result<u64, TaskError> {
+            POOL.apply(square, (3,))
+        }
+        fn program() -> (
+            Result<Result<u64, TaskError>, TaskError>,
+            Result<u64, TaskError>,
+        ) {
+            let stuck = POOL.apply_async(outer, ());
+            // The other worker works on: this wait ends, after several looks.
+            let patient = || {
+                std::thread::park_timeout(Duration::from_millis(1200));
+                16
+            };
+            let other = POOL.apply(patient, ());
+            (stuck.get(), other)
+        }
+        let (stuck, other) = Process::spawn(program, ()).unwrap().join().unwrap();
+        assert!(
+            matches!(stuck, Err(TaskError::Deadlocked { .. })),
+            "{stuck:?}"
+        );
+        assert_eq!(other, Ok(16));
     });
 }
