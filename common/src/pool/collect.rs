@@ -152,6 +152,9 @@ impl Engine {
             if done() {
                 return true;
             }
+            if !self.has_answers() {
+                return done();
+            }
             if deadline.passed() {
                 // Without waiting, what is there is taken all the same.
                 self.drain();
@@ -175,6 +178,9 @@ impl Engine {
 
     /// Leads if nobody else does; whether it is `done`.
     pub(super) fn lead_alone(&self, deadline: Deadline, done: impl Fn() -> bool) -> bool {
+        if !self.has_answers() {
+            return done();
+        }
         if deadline.passed() {
             self.drain();
             return done();

@@ -31,7 +31,7 @@ impl Engine {
     }
 
     pub(super) fn terminate(&self) {
-        if self.owner != std::process::id() {
+        if !self.is_owner() {
             // A copy in a forked child: the pool is the parent's.
             return;
         }
@@ -46,7 +46,7 @@ impl Engine {
     }
 
     pub(super) fn join(&self) -> Result<(), PoolError> {
-        if self.owner != std::process::id() {
+        if !self.is_owner() {
             // A copy must not close the ring, which it shares with the pool.
             return Err(PoolError::NotOwner { owner: self.owner });
         }

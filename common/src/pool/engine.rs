@@ -97,9 +97,32 @@ impl Engine {
         }))
     }
 
+    /// Whether this process made the pool, rather than a process that it was forked from: then this
+    /// is a copy, which must leave alone what it shares with the pool.
+    pub(super) fn is_owner(&self) -> bool {
+        self.owner == std::process::id()
+    }
+
+    /// Whether whoever waits here may be answered. In a copy nobody will be, so all jobs end.
+    pub(super) fn has_answers(&self) -> bool {
+        if self.is_owner() {
+            return true;
+        }
+        let mut finished = Finished::default();
+        {
+            let mut core = lock(&self.core);
+            for job in core.jobs() {
+                job.end(TaskError::NotOwner { owner: self.owner }, &mut finished);
+            }
+            core.clear_backlog();
+        }
+        finished.waiters.into_iter().for_each(Waiter::wake);
+        false
+    }
+
     /// Whether the pool takes tasks from this process.
     pub(super) fn check_open(&self) -> Result<(), TaskError> {
-        if self.owner != std::process::id() {
+        if !self.is_owner() {
             return Err(TaskError::NotOwner { owner: self.owner });
         }
         if lock(&self.core).is_open() {
@@ -166,19 +189,23 @@ impl Engine {
         self.conclude(finished);
     }
 
-    /// Ends a job with an error: what has not begun never will, what runs is killed if `kill`.
+    /// Ends a job with an error: what has not begun never will, what runs is killed if `kill`. In
+    /// a copy the job alone ends, not the tasks.
     pub(super) fn end_job(&self, job: &Arc<Job>, error: TaskError, kill: bool) -> bool {
         let mut finished = Finished::default();
+        let owner = self.is_owner();
         let ended = {
             let mut core = lock(&self.core);
             let ended = job.end(error, &mut finished);
-            if ended {
+            if ended && owner {
                 self.abandon(&mut core, job, kill);
                 self.pump(&mut core, &mut finished);
             }
             ended
         };
-        self.conclude(finished);
+        if owner {
+            self.conclude(finished);
+        }
         ended
     }
 

@@ -132,6 +132,10 @@ struct Feed<I: Iterator, R> {
 impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
     /// The next chunk, submitted, and how many items it has.
     fn draw(&mut self) -> Option<Arc<Job>> {
+        if !self.engine.is_owner() {
+            let owner = self.engine.owner;
+            self.refused.get_or_insert(TaskError::NotOwner { owner });
+        }
         let mut items = Items::new(Buffer::default(), self.drawn);
         let mut wrong = None;
         while items.len() < self.chunk {
@@ -345,6 +349,7 @@ impl<I: Iterator, R: DeserializeOwned> Stream for IMapUnordered<I, R> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        this.feed.engine.has_answers();
         if let Some(result) = this.advance() {
             return Poll::Ready(result);
         }

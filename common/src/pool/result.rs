@@ -97,7 +97,9 @@ impl<R> AsyncResult<R> {
 
     /// How many of its tasks have been answered so far.
     pub fn progress(&self) -> usize {
-        self.engine.drain();
+        if self.engine.has_answers() {
+            self.engine.drain();
+        }
         self.job.answered()
     }
 
@@ -114,7 +116,9 @@ impl<R> AsyncResult<R> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cancel(&self) -> bool {
-        self.engine.drain();
+        if self.engine.has_answers() {
+            self.engine.drain();
+        }
         self.engine.end_job(&self.job, TaskError::Cancelled, true)
     }
 }
@@ -150,6 +154,7 @@ impl<R: 'static> AsyncResult<R> {
     }
 
     fn call_back(&self, callback: Callback) -> &Self {
+        self.engine.has_answers();
         match self.job.call_back(callback) {
             None => self.engine.lead.hurry(),
             Some(late) => self.engine.call(late, self.job.clone()),
@@ -162,6 +167,7 @@ impl<R> Future for AsyncResult<R> {
     type Output = Result<R, TaskError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.engine.has_answers();
         let waiter = Waiter::Task(context.waker().clone());
         match self.job.watch(waiter) {
             Some(_) => Poll::Ready((self.decode)(&self.job)),
@@ -320,6 +326,10 @@ fn wait_some<R>(results: &[AsyncResult<R>], completions: &Completions, deadline:
 impl Engine {
     /// Runs a callback soon, on the pool's thread.
     fn call(&self, callback: Callback, job: Arc<Job>) {
+        if !self.is_owner() {
+            // A copy has no such thread.
+            return callback(&job);
+        }
         lock(&self.callbacks).push_back((callback, job));
         self.lead.look();
     }

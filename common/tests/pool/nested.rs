@@ -1,11 +1,13 @@
 //! Tasks that use a pool: one of their own, or that which they run in.
 
-use super::{nap, pool, square};
+use super::{pool, square};
 use common::pool::{Pool, PoolError, TaskError};
 use common::process::{self, Process, StartMethod};
+use common::sync::Event;
+use futures::executor::block_on;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 use testkit::isolated;
 
@@ -31,7 +33,14 @@ fn a_copy_of_the_pool_in_a_fork_is_refused() {
     isolated(|| {
         let pool = pool(2);
         let owner = std::process::id();
-        let busy = pool.apply_async(nap, (50,));
+        let mut some = pool.imap(square, 0..40);
+        let mut any = pool.imap_unordered(square, 0..40);
+        let mut sum = some.next().unwrap().unwrap() + any.next().unwrap().unwrap();
+        // Both workers are busy until this process lets them go on, so what is drawn now waits.
+        let go = Event::new().unwrap();
+        let gates = [(); 2].map(|()| pool.apply_async(|go: Event| go.wait(), (go.clone(),)));
+        sum += some.next().unwrap().unwrap() + any.next().unwrap().unwrap();
+        let queued = pool.map_async(square, 0..4);
         // SAFETY: glibc keeps its own locks right, the copy takes none that a thread of the pool
         // may have held, and the child ends without a destructor of this process.
         #[allow(unsafe_code)]
@@ -45,7 +54,19 @@ fn a_copy_of_the_pool_in_a_fork_is_refused() {
                 assert_eq!(pool.imap(square, 0..3).next(), Some(Err(error.clone())));
                 assert_eq!(pool.imap_unordered(square, 0..3).next(), Some(Err(error)));
                 assert!(matches!(pool.join(), Err(PoolError::NotOwner { owner: o }) if o == owner));
-                pool.terminate();
+                // What the process waits for is not the copy's either, nor can that cancel it.
+                let error = TaskError::NotOwner { owner };
+                assert_eq!(gates[0].get(), Err(error.clone()));
+                assert!(!gates[0].cancel() && !queued.cancel());
+                assert_eq!(queued.progress(), 0);
+                assert_eq!(block_on(queued), Err(error.clone()));
+                let told = Arc::new(Mutex::new(None));
+                let tell = told.clone();
+                gates[0].on_error(move |error| *tell.lock().unwrap() = Some(error));
+                assert_eq!(told.lock().unwrap().take(), Some(error.clone()));
+                assert_eq!(some.by_ref().find_map(Result::err), Some(error.clone()));
+                assert_eq!(any.by_ref().find_map(Result::err), Some(error));
+                drop((some, any));
             });
             let code = i32::from(std::panic::catch_unwind(refused).is_err());
             // SAFETY: it only ends this process.
@@ -55,7 +76,11 @@ fn a_copy_of_the_pool_in_a_fork_is_refused() {
             }
         };
         assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
-        assert_eq!(busy.get(), Ok(50));
+        go.set();
+        assert!(gates.iter().all(|gate| gate.get().is_ok()));
+        assert_eq!(queued.get(), Ok(vec![0, 1, 4, 9]));
+        sum += some.chain(any).map(Result::unwrap).sum::<u64>();
+        assert_eq!(sum, 2 * (0..40).map(square).sum::<u64>());
         assert_eq!(pool.apply(square, (3,)), Ok(9));
         pool.finish().unwrap();
     });
