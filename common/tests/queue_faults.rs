@@ -406,26 +406,31 @@ fn another_user_cannot_open_it() {
 }
 
 #[test]
-fn an_owner_that_is_killed_leaves_nothing_for_long() {
-    // H-022, H-025
+fn an_owner_that_is_ended_by_a_signal_leaves_nothing_for_long() {
+    // H-022, H-025. Nobody is told: there is no tracker, and the next start sweeps.
+    use nix::sys::signal::{Signal, raise};
     isolated(|| {
-        let owner: Process<()> = process::fork(|| {
-            let queues: Vec<Queue<u32>> = (0..3).map(|_| Queue::new().unwrap()).collect();
-            queues.iter().for_each(|queue| queue.put(1).unwrap());
-            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
-        })
-        .unwrap();
-        let pid = format!("-{}-", owner.pid());
-        let left = || {
-            let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
-            names
-                .filter(|n| n.file_name().to_string_lossy().contains(&pid))
-                .count()
-        };
-        assert!(owner.join().is_err());
-        assert_eq!(left(), 3);
-        drop(Queue::<u8>::new().unwrap());
-        assert_eq!(left(), 0);
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            let owner: Process<()> = process::fork(move || {
+                let queues: Vec<Queue<u32>> = (0..3).map(|_| Queue::new().unwrap()).collect();
+                queues.iter().for_each(|queue| queue.put(1).unwrap());
+                let gone = Segment::create(1).unwrap();
+                gone.unlink().unwrap();
+                raise(signal).unwrap();
+            })
+            .unwrap();
+            let pid = format!("-{}-", owner.pid());
+            let left = || {
+                let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
+                names
+                    .filter(|n| n.file_name().to_string_lossy().contains(&pid))
+                    .count()
+            };
+            assert!(owner.join().is_err());
+            assert_eq!(left(), 3);
+            drop(Queue::<u8>::new().unwrap());
+            assert_eq!(left(), 0);
+        }
     });
 }
 

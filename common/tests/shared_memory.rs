@@ -175,6 +175,37 @@ fn a_scopes_memory_is_found_by_name_and_gone_afterwards() {
 }
 
 #[test]
+fn whoever_opens_it_shares_it_and_does_not_take_it_along() {
+    // H-008, H-023, H-024. There is no tracker that counts who has opened it: all do the same.
+    isolated(|| {
+        fn answer(segment: Segment, say: &str) {
+            let mut question = [0; 4];
+            segment.read(0, &mut question).unwrap();
+            assert_eq!(&question, b"ping");
+            segment.write(4, say.as_bytes()).unwrap();
+        }
+        let by_handle = |segment: Segment| answer(segment, "as it is");
+        let by_name = |name: String| answer(Segment::open(&name).unwrap(), "by name!");
+        let segment = Segment::create(12).unwrap();
+        let file = std::path::Path::new("/dev/shm").join(segment.name());
+        segment.write(0, b"ping").unwrap();
+        let heard = || {
+            let mut bytes = [0; 8];
+            segment.read(4, &mut bytes).unwrap();
+            bytes
+        };
+        let child: Process<()> = Process::spawn(by_handle, (segment.clone(),)).unwrap();
+        child.join().unwrap();
+        assert_eq!((&heard(), file.exists()), (b"as it is", true));
+        let child: Process<()> = Process::spawn(by_name, (segment.name().to_owned(),)).unwrap();
+        child.join().unwrap();
+        assert_eq!((&heard(), file.exists()), (b"by name!", true));
+        drop(segment);
+        assert!(!file.exists());
+    });
+}
+
+#[test]
 fn an_interrupted_owner_leaves_nothing_for_long() {
     // H-012. Python's manager process ignores SIGINT, because a Ctrl-C goes to the whole group and
     // its parent may go on. Here the owner is whoever made the memory; what it leaves when it is

@@ -139,14 +139,7 @@ impl Segment {
             })?;
         registry::sweep();
         let owner = Owner::current();
-        let (memory, name) = loop {
-            let name = owner.name();
-            match ShmemConf::new().os_id(&name).size(total).create() {
-                Ok(memory) => break (memory, name),
-                Err(ShmemError::MappingIdExists) => {} // H-004
-                Err(error) => return Err(from_crate("creation", &name, &error)),
-            }
-        };
+        let (memory, name) = create(total, || owner.name())?;
         Mapping::created(memory, name, bytes).map(registry::add)
     }
 
@@ -459,6 +452,18 @@ impl<'de> Deserialize<'de> for Segment {
 /// ```
 pub fn sweep() {
     registry::sweep();
+}
+
+/// Makes memory under the first of these names that is not taken.
+fn create(total: usize, mut name: impl FnMut() -> String) -> Result<(Shmem, String), ShmError> {
+    loop {
+        let name = name();
+        match ShmemConf::new().os_id(&name).size(total).create() {
+            Ok(memory) => return Ok((memory, name)),
+            Err(ShmemError::MappingIdExists) => {}
+            Err(error) => return Err(from_crate("creation", &name, &error)),
+        }
+    }
 }
 
 fn unlink(name: &str) -> Result<(), ShmError> {

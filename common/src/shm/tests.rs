@@ -24,7 +24,7 @@ fn forked(f: impl FnOnce() -> bool) {
 
 #[test]
 fn what_one_handle_writes_the_other_reads() {
-    // H-001, H-002
+    // H-001, H-002. Names are given and not chosen, and who opens one has no size to say.
     let segment = Segment::create(512).unwrap();
     assert_eq!(segment.len(), 512);
     segment.write(511, &[42]).unwrap();
@@ -40,7 +40,8 @@ fn what_one_handle_writes_the_other_reads() {
 
 #[test]
 fn impossible_sizes_and_names_are_errors() {
-    // H-003, H-005, H-006, H-007
+    // H-003, H-005, H-006, H-007. There is no negative size, none that is not said, and no name
+    // to be made that exists.
     assert_eq!(Segment::create(0).unwrap_err(), ShmError::Size { bytes: 0 });
     assert!(matches!(
         Segment::create(usize::MAX),
@@ -50,13 +51,29 @@ fn impossible_sizes_and_names_are_errors() {
         Segment::open("mp-none"),
         Err(ShmError::NotFound { .. })
     ));
-    assert!(matches!(
-        Segment::open("a\0b"),
-        Err(ShmError::Invalid { .. })
-    ));
+    for name in ["", "a\0b"] {
+        let opened = Segment::open(name);
+        assert!(matches!(opened, Err(ShmError::Invalid { .. })), "{name:?}");
+    }
     let segment = Segment::create(1).unwrap();
     segment.unlink().unwrap();
     assert!(matches!(segment.unlink(), Err(ShmError::NotFound { .. })));
+}
+
+#[test]
+fn a_name_that_is_taken_is_left_alone() {
+    // H-004
+    let first = Segment::create(10).unwrap();
+    first.write(0, b"first").unwrap();
+    let free = Owner::current().name();
+    let mut names = [first.name(), first.name(), &free]
+        .map(String::from)
+        .into_iter();
+    let (_memory, name) = super::create(HEADER + 10, || names.next().unwrap()).unwrap();
+    assert_eq!(name, free);
+    let mut bytes = [0; 5];
+    first.read(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"first");
 }
 
 #[test]
@@ -71,7 +88,20 @@ fn the_owners_last_handle_removes_the_name() {
     assert!(matches!(
         Segment::open(&name),
         Err(ShmError::NotFound { .. })
-    )); // H-009
+    ));
+}
+
+#[test]
+fn a_handle_on_its_way_to_what_is_gone_is_an_error() {
+    // H-009
+    let segment = Segment::create(100).unwrap();
+    let sent = crate::codec::encode(&segment).unwrap();
+    let name = segment.name().to_owned();
+    segment.unlink().unwrap();
+    drop(segment);
+    let error = crate::codec::decode::<Segment>(&sent).unwrap_err();
+    let gone = ShmError::NotFound { name }.to_string();
+    assert!(error.to_string().contains(&gone), "{error}");
 }
 
 #[test]
@@ -83,10 +113,10 @@ fn a_forked_childs_copy_does_not_destroy_the_owners() {
         drop(copy);
         true
     });
-    assert!(file_of(&segment).exists()); // H-023, H-024
+    assert!(file_of(&segment).exists());
     let mut bytes = [0; 5];
     segment.read(0, &mut bytes).unwrap();
-    assert_eq!(&bytes, b"child"); // H-008
+    assert_eq!(&bytes, b"child");
 }
 
 #[test]
@@ -110,7 +140,7 @@ fn a_handle_on_its_way_keeps_the_name() {
 
 #[test]
 fn what_a_killed_owner_left_is_swept() {
-    // H-022
+    // H-022. Nothing warns of it: there is no tracker.
     let (mut reader, writer) = io::pipe().unwrap();
     forked(|| {
         use io::Write;
