@@ -1,6 +1,7 @@
 //! What a queue promises while nobody dies.
 
 use common::codec;
+use common::deadline::Deadline;
 use common::process::Process;
 use common::queue::{GetError, JoinableQueue, PutReason, Queue, Receiver, Sender, TooManyDone};
 use serde::{Deserialize, Serialize};
@@ -12,15 +13,15 @@ const LONG: Duration = Duration::from_secs(30);
 
 #[test]
 fn it_is_empty_then_full_then_empty() {
-    //
+    // A `try_put` has no timeout that could be ignored.
     isolated(|| {
         let queue = Queue::bounded(6).unwrap();
         assert!(queue.is_empty() && !queue.is_full());
-        for number in 0..5 {
-            queue.put(number).unwrap();
-            assert_eq!(queue.len(), number + 1);
-        }
-        queue.put_timeout(5, SOON).unwrap();
+        queue.put(0).unwrap();
+        queue.try_put(1).unwrap();
+        queue.put_timeout(2, SOON).unwrap();
+        queue.put_until(3, Deadline::Never).unwrap();
+        queue.put_many([4, 5]).unwrap();
         assert!(queue.is_full() && !queue.is_empty());
 
         let error = queue.try_put(6).unwrap_err();
@@ -39,8 +40,23 @@ fn it_is_empty_then_full_then_empty() {
 }
 
 #[test]
+fn it_knows_how_many_wait() {
+    //
+    let queue = Queue::new().unwrap();
+    assert_eq!(queue.len(), 0);
+    for len in [1, 2] {
+        queue.put(len).unwrap();
+        assert_eq!(queue.len(), len);
+    }
+    for len in [1, 0] {
+        queue.get().unwrap();
+        assert_eq!(queue.len(), len);
+    }
+}
+
+#[test]
 fn gets_wait_as_long_as_they_say() {
-    //
+    // A `try_get` has no timeout that could be ignored.
     isolated(|| {
         let queue = Queue::new().unwrap();
         queue.put_many(1..=5).unwrap();
@@ -84,8 +100,29 @@ fn a_waiting_get_is_woken_by_a_put_and_a_waiting_put_by_a_get() {
 }
 
 #[test]
+fn a_childs_messages_come_behind_those_that_were_there() {
+    //
+    isolated(|| {
+        let child = |queue: Queue<u32>, from: u32| queue.put_many(from..20).unwrap();
+        for from in [0, 10] {
+            let queue = Queue::new().unwrap();
+            queue.put_many(0..from).unwrap();
+            assert_eq!(queue.is_empty(), from == 0);
+            let child: Process<()> = Process::spawn(child, (queue.clone(), from)).unwrap();
+            child.join().unwrap();
+            for number in 0..20 {
+                assert!(!queue.is_empty());
+                assert_eq!(queue.try_get(), Ok(number));
+            }
+            assert!(queue.is_empty());
+            assert_eq!(queue.try_get(), Err(GetError::Empty));
+        }
+    });
+}
+
+#[test]
 fn each_producers_messages_come_in_its_order() {
-    //
+    //
     isolated(|| {
         fn producer(queue: Queue<(u32, u32)>, me: u32) {
             for number in 0..2000 {
@@ -138,8 +175,13 @@ fn an_unserialisable_value_comes_back_and_takes_no_room() {
 
 #[test]
 fn a_closed_queue_drains_and_then_ends() {
-    // here `is_empty` is no error.
+    // here `is_empty` is no error; no thread has to be joined.
     isolated(|| {
+        let unused = Queue::<u8>::new().unwrap();
+        unused.close();
+        assert!(unused.is_empty());
+        assert_eq!(unused.get(), Err(GetError::Closed));
+
         let queue = Queue::new().unwrap();
         queue.put_many([1, 2, 3]).unwrap();
         let close = |queue: Queue<i32>| queue.close();
@@ -148,7 +190,7 @@ fn a_closed_queue_drains_and_then_ends() {
             .join()
             .unwrap();
         queue.close();
-        assert!(queue.is_closed());
+        assert!(queue.is_closed() && !queue.is_empty());
         let error = queue.put(4).unwrap_err();
         assert_eq!((error.value, error.reason), (4, PutReason::Closed));
         let error = queue.put_many([5, 6]).unwrap_err();
@@ -184,7 +226,6 @@ fn closing_wakes_everybody() {
 
 #[test]
 fn messages_of_all_sizes_go_through_a_small_queue() {
-    //
     isolated(|| {
         fn sender(queue: Queue<Vec<u16>>) {
             for size in [0, 1, 100, 30_000, 2, 1_000_000, 0, 32_000, 33_000] {
@@ -202,16 +243,30 @@ fn messages_of_all_sizes_go_through_a_small_queue() {
 
 #[test]
 fn a_producer_may_end_before_anybody_reads() {
-    //
+    // What is put is in the queue, so that there is nothing to be
+    // flushed, and nothing to be given up.
     isolated(|| {
-        let queue = Queue::bounded(0).unwrap();
-        let sender = |queue: Queue<String>| queue.put("x".repeat(1_000_000)).unwrap();
-        Process::<()>::spawn(sender, (queue.clone(),))
-            .unwrap()
-            .join()
-            .unwrap();
-        assert_eq!(queue.get().unwrap().len(), 1_000_000);
+        let queue = Queue::new().unwrap();
+        let sender = |queue: Queue<String>, len: usize| queue.put("x".repeat(len)).unwrap();
+        for len in [6, 100_000, 1_000_000] {
+            let sender: Process<()> = Process::spawn(sender, (queue.clone(), len)).unwrap();
+            sender.join().unwrap();
+        }
+        for len in [6, 100_000, 1_000_000] {
+            assert_eq!(queue.try_get().unwrap().len(), len);
+        }
     });
+}
+
+#[test]
+fn a_bound_of_nothing_is_none() {
+    // Q-027; there are no negative ones.
+    let queue = Queue::bounded(0).unwrap();
+    for number in 0..1000 {
+        queue.try_put(number).unwrap();
+    }
+    assert!(!queue.is_full());
+    assert_eq!(queue.get_many(2000).unwrap().len(), 1000);
 }
 
 #[test]
