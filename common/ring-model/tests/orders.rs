@@ -81,13 +81,18 @@ fn producer(
     }
 }
 
-/// Gets until the ring is closed and drained.
+/// Gets until the ring is closed and drained, however often it is interrupted.
 fn consumer(ring: &Ring, books: &Books) -> impl FnOnce() + Send + use<> {
     let (ring, books) = (other(ring), Arc::clone(books));
     move || {
         let mut out = Vec::new();
         let mut last = BTreeMap::new();
-        while let Some(()) = got(ring.get(&mut out, Deadline::Never)) {
+        loop {
+            match ring.get(&mut out, Deadline::Never) {
+                Err(GetError::Interrupted) => continue,
+                Err(GetError::Closed) => return,
+                got => got.unwrap(),
+            }
             enter(&books, &out);
             let before = last.insert(out[0], out[1]);
             assert!(before.is_none_or(|before| before < out[1]), "out of order");
@@ -103,30 +108,38 @@ fn got<T>(result: Result<T, GetError>) -> Option<T> {
     }
 }
 
+/// Interrupts whoever gets.
+fn kicker(ring: &Ring, kicks: u32) -> impl FnOnce() + Send + use<> {
+    let ring = other(ring);
+    move || (0..kicks).for_each(|_| ring.kick())
+}
+
 fn join<const N: usize>(processes: [Process<()>; N]) {
     for process in processes {
         process.join().expect("nobody was to be killed");
     }
 }
 
+/// Each message of two producers comes to one of two consumers.
+fn all_come(few: u32, max_items: Option<u32>, lens: &'static [usize]) {
+    check(orders(few), move || {
+        let (ring, books) = (ring(256, max_items), Books::default());
+        let producers = [1, 2].map(|who| spawn(None, producer(&ring, who, lens, &Put::default())));
+        let consumers = [0; 2].map(|_| spawn(None, consumer(&ring, &books)));
+        join(producers);
+        ring.close();
+        join(consumers);
+        for who in [1, 2] {
+            assert_eq!(of(&books, who), (0..lens.len() as u8).collect::<Vec<_>>());
+        }
+        assert_eq!(ring.stats().bytes, 0);
+    });
+}
+
 #[test]
 fn no_message_and_no_wake_is_lost() {
-    const LENS: &[usize] = &[40, 0, 100, 3];
     for max_items in [None, Some(1), Some(3)] {
-        check(orders(700), move || {
-            let (ring, books) = (ring(256, max_items), Books::default());
-            let producers =
-                [1, 2].map(|who| spawn(None, producer(&ring, who, LENS, &Arc::default())));
-            let consumers = [0; 2].map(|_| spawn(None, consumer(&ring, &books)));
-            join(producers);
-            ring.close();
-            join(consumers);
-            assert_eq!(
-                (of(&books, 1), of(&books, 2)),
-                (vec![0, 1, 2, 3], vec![0, 1, 2, 3])
-            );
-            assert_eq!(ring.stats().bytes, 0);
-        });
+        all_come(700, max_items, &[40, 0, 100, 3]);
     }
 }
 
@@ -225,19 +238,7 @@ const LONG: &[usize] = &[30, 500, 5];
 #[test]
 fn long_messages_go_through_in_fragments() {
     for max_items in [None, Some(1)] {
-        check(orders(600), move || {
-            let (ring, books) = (ring(256, max_items), Books::default());
-            let producers =
-                [1, 2].map(|who| spawn(None, producer(&ring, who, LONG, &Put::default())));
-            let consumers = [0; 2].map(|_| spawn(None, consumer(&ring, &books)));
-            join(producers);
-            ring.close();
-            join(consumers);
-            assert_eq!(
-                (of(&books, 1), of(&books, 2)),
-                (vec![0, 1, 2], vec![0, 1, 2])
-            );
-        });
+        all_come(600, max_items, LONG);
     }
 }
 
@@ -255,20 +256,8 @@ fn who_gives_up_a_long_message_tears_and_loses_nothing() {
         });
         let producer = spawn(None, producer(&ring, 1, LONG, &Put::default()));
         // A consumer that is interrupted again and again, at any fragment.
-        let (ours, theirs) = (other(&ring), Arc::clone(&books));
-        let patient = spawn(None, move || {
-            let mut out = Vec::new();
-            loop {
-                match ours.get(&mut out, Deadline::Never) {
-                    Ok(()) => enter(&theirs, &out),
-                    Err(GetError::Interrupted) => {}
-                    Err(GetError::Closed) => return,
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        });
-        let ours = other(&ring);
-        let kicker = spawn(None, move || (0..3).for_each(|_| ours.kick()));
+        let patient = spawn(None, consumer(&ring, &books));
+        let kicker = spawn(None, kicker(&ring, 3));
         let hasty: Vec<u8> = hasty.join().unwrap();
         join([producer, kicker]);
         ring.close();
