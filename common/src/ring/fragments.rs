@@ -96,7 +96,10 @@ impl Putter<'_> {
         // If there is no room the consumer has enough to read before it would wait.
         if self.fits_memory(1) {
             self.write(Kind::Pad, &[], 0)?;
-            self.commit(1, 0)?;
+            match self.commit(1, 0) {
+                Err(Stop::Rejected) => {} // It has given up by itself.
+                committed => committed?,
+            }
             self.ring.header().news.0.signal.notify(u32::MAX);
         }
         Ok(())

@@ -198,10 +198,7 @@ impl Putter<'_> {
         if self.next != self.tail.advance(0, 0) {
             return Ok(()); // What is written here and not committed must not be yet.
         }
-        match self.abandon() {
-            Err(Stop::Rejected) => Ok(()), // It has given up by itself.
-            other => other,
-        }
+        self.abandon()
     }
 
     /// Goes back to little memory if the ring is empty. Called where the memory in use has come

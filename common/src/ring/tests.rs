@@ -1,6 +1,43 @@
 use super::*;
+use std::cell::RefCell;
 
-pub(super) use deaths::step;
+/// What this thread does when it comes to a step for the n-th time from now.
+struct Plan {
+    step: String,
+    coming: u32,
+    act: Box<dyn FnOnce()>,
+}
+
+thread_local! {
+    static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
+}
+
+fn at(step: &str, coming: u32, act: impl FnOnce() + 'static) {
+    let (step, act) = (step.to_owned(), Box::new(act));
+    PLAN.set(Some(Plan { step, coming, act }));
+}
+
+/// The ring's steps come here.
+pub(super) fn step(name: &'static str) {
+    let is_due = |plan: &mut Plan| {
+        let here = plan.step == name;
+        let due = here && plan.coming == 0;
+        plan.coming -= u32::from(here && !due);
+        due
+    };
+    if let Some(plan) = PLAN.with_borrow_mut(|plan| plan.take_if(is_due)) {
+        (plan.act)();
+    }
+}
+
+/// Waits for what other threads do.
+fn until(ready: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while !ready() {
+        assert!(std::time::Instant::now() < end, "it does not come");
+        std::thread::yield_now();
+    }
+}
 
 fn ring(capacity: usize) -> Ring {
     Ring::create(RingConfig {
@@ -108,15 +145,57 @@ fn half_a_message_does_not_keep_the_memory_from_growing() {
         assert_eq!(ring.put(&[&vec![2; 2 << 20]], soon), Err(PutError::Full));
         assert_eq!(ring.stats().bytes, memory::START);
         go.wait();
-        while ring.stats().bytes > 0 {
-            std::thread::yield_now();
-        }
+        until(|| ring.stats().bytes == 0);
         let wide = vec![3; memory::START + 1];
         let put = ring.put(&[&wide], Deadline::after(Duration::from_secs(20)));
         ring.close();
         assert_eq!(put, Ok(()));
         assert!(consumer.join().unwrap() == Ok(wide));
     });
+}
+
+type Put = fn(&Ring, &[u8]) -> Result<(), PutError>;
+
+/// All the ways to put with all the time there is.
+const PATIENT_PUTS: [Put; 2] = [
+    |ring, message| ring.put(&[message], Deadline::Never),
+    |ring, message| {
+        let mut batch = Batch::default();
+        let write = |out: &mut Vec<u8>| {
+            out.extend(message);
+            Ok::<(), ()>(())
+        };
+        batch.push_with(write).unwrap();
+        ring.put_many(&batch, 0, Deadline::Never).1
+    },
+];
+
+#[test]
+fn a_put_with_all_its_time_waits_until_there_is_room() {
+    // No more messages than one; no room for it; more of it than the ring can hold.
+    for (max_items, len) in [(Some(1), 10), (None, 10), (None, 200), (None, 2000)] {
+        for put in PATIENT_PUTS {
+            let ring = Ring::create(RingConfig {
+                capacity: 256,
+                max_items,
+                claims: 0,
+            })
+            .unwrap();
+            while ring.put(&[&[1; 10]], Deadline::Now).is_ok() {}
+            // Not scoped, so that it holds nobody up if it waits in vain.
+            let putter = std::thread::spawn({
+                let ring = ring.clone();
+                move || put(&ring, &vec![2; len])
+            });
+            let (mut out, room) = (Vec::new(), &ring.0.header().room.0);
+            while out != vec![2; len] {
+                until(|| room.is_awaited() || putter.is_finished());
+                ring.get(&mut out, Deadline::after(Duration::from_secs(30)))
+                    .unwrap();
+            }
+            assert_eq!(putter.join().unwrap(), Ok(()));
+        }
+    }
 }
 
 #[test]

@@ -2,30 +2,12 @@
 
 use super::*;
 use crate::process::{JoinError, Process};
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-static ARMED: AtomicBool = AtomicBool::new(false);
-static POINT: Mutex<(String, u32)> = Mutex::new((String::new(), 0));
-
-/// Kills this process, if a test has asked for that, at its n-th coming to this step.
-pub(in super::super) fn step(name: &'static str) {
-    if !ARMED.load(Relaxed) {
-        return;
-    }
-    let mut point = POINT.lock().unwrap();
-    if point.0 == name {
-        match point.1 {
-            0 => nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap(),
-            _ => point.1 -= 1,
-        }
-    }
-}
-
-fn die_at(point: String, coming: u32) {
-    *POINT.lock().unwrap() = (point, coming);
-    ARMED.store(true, Relaxed);
+/// Kills this process at its n-th coming to a step.
+fn die_at(point: &str, coming: u32) {
+    let die = || nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+    at(point, coming, die);
 }
 
 const LONG: usize = 100_000;
@@ -35,12 +17,12 @@ fn message(len: usize) -> Vec<u8> {
 }
 
 fn put_and_die(ring: Ring, len: usize, point: String, coming: u32) {
-    die_at(point, coming);
+    die_at(&point, coming);
     let _ = ring.put(&[&message(len)], Deadline::after(Duration::from_secs(30)));
 }
 
 fn get_and_die(ring: Ring, slot: usize, point: String, coming: u32) {
-    die_at(point, coming);
+    die_at(&point, coming);
     let until = Deadline::after(Duration::from_secs(30));
     let _ = ring.get_claiming(slot, &mut Vec::new(), until, |bytes| bytes.len() as u64);
 }
@@ -198,4 +180,47 @@ fn a_consumer_that_gives_up_a_long_message_loses_nothing() {
         producer.join().unwrap().unwrap();
     });
     works(&ring);
+}
+
+/// Leaves the beginning of a long message in the ring, which is full then, so that there is no
+/// room to say that it was given up.
+fn give_up(ring: &Ring) {
+    let soon = Deadline::after(Duration::from_millis(20));
+    assert_eq!(ring.put(&[&message(LONG)], soon), Err(PutError::Full));
+    assert_eq!(ring.stats().bytes, 256);
+}
+
+/// Leaves the beginning of a long message in the ring and the put lock to the next one.
+fn die(ring: &Ring) {
+    let args = (ring.clone(), LONG, "put: committed".to_string(), 0);
+    assert!(died(&Process::spawn(put_and_die, args).unwrap()));
+}
+
+/// A consumer has waited for the rest of a message that was given up, or whose producer has died,
+/// and stops doing so between the write and the commit of the next one who puts.
+#[test]
+fn a_put_is_not_refused_because_a_consumer_gives_up() {
+    let given_up: fn(&Ring) = give_up;
+    for (left_by, leave) in [("one who gave up", given_up), ("a dead one", die)] {
+        for (put, len) in PATIENT_PUTS.iter().flat_map(|put| [(put, 10), (put, 1000)]) {
+            let ring = ring(256);
+            leave(&ring);
+            std::thread::scope(|scope| {
+                let consumer = scope.spawn(|| {
+                    let mut out = Vec::new();
+                    let interrupted = ring.get(&mut out, soon());
+                    assert_eq!(interrupted, Err(GetError::Interrupted));
+                    ring.get(&mut out, soon()).map(|()| out)
+                });
+                until(|| ring.stats().bytes == 0);
+                let theirs = ring.clone();
+                at("put: payload written", 0, move || {
+                    theirs.kick();
+                    until(|| theirs.0.tail().rejected());
+                });
+                assert_eq!(put(&ring, &message(len)), Ok(()), "{left_by}, {len}");
+                assert!(consumer.join().unwrap() == Ok(message(len)));
+            });
+        }
+    }
 }
