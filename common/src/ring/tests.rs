@@ -248,6 +248,15 @@ fn batches_go_under_one_lock() {
     assert_eq!(ring.len(), 27);
 }
 
+#[test]
+fn a_read_that_panics_takes_nothing() {
+    let ring = ring(256);
+    ring.put(&[b"stays"], Deadline::Now).unwrap();
+    let read = || ring.get_in_place(Deadline::Now, |_| panic!("on purpose"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).is_err());
+    assert_eq!(get(&ring).unwrap(), b"stays");
+}
+
 mod deaths;
 mod fuzz;
 mod model;

@@ -117,6 +117,75 @@ fn a_consumer_dies_at_each_step_and_its_claim_is_exact() {
     }
 }
 
+const LENS: [usize; 3] = [20, 0, 300];
+
+fn put_many_and_die(ring: Ring, point: String) {
+    let mut batch = Batch::default();
+    for len in LENS {
+        let write = |out: &mut Vec<u8>| {
+            out.extend(message(len));
+            Ok::<(), ()>(())
+        };
+        batch.push_with(write).unwrap();
+    }
+    die_at(&point, 0);
+    let _ = ring.put_many(&batch, 0, soon());
+}
+
+fn take_and_die(ring: Ring, point: String, in_place: bool) {
+    die_at(&point, 0);
+    match in_place {
+        true => drop(ring.get_in_place(soon(), <[u8]>::len)),
+        false => drop(ring.get_many(&mut Batch::default(), 2, soon())),
+    }
+}
+
+/// Of the batch all but the first so many are in the ring, and everything works.
+fn all_but(taken: usize, ring: &Ring, point: &str) {
+    let expected: Vec<_> = LENS[taken..].iter().map(|len| message(*len)).collect();
+    assert_eq!(drain(ring), expected, "{point}");
+    works(ring);
+}
+
+#[test]
+fn a_batch_is_put_whole_or_not_at_all() {
+    let steps = [
+        ("put: locked", LENS.len()),
+        ("put: payload written", LENS.len()),
+        ("put: committed", 0),
+    ];
+    for (point, missing) in steps {
+        let ring = ring(1 << 12);
+        let args = (ring.clone(), point.to_string());
+        let child = Process::spawn(put_many_and_die, args).unwrap();
+        assert!(died(&child), "{point}");
+        all_but(missing, &ring, point);
+    }
+}
+
+#[test]
+fn several_are_taken_together_and_what_is_read_in_place_afterwards() {
+    let steps = [
+        ("get: locked", false, 0),
+        ("get: copied", false, 0),
+        ("get: before the commit", false, 0),
+        ("get: committed", false, 2),
+        ("get: locked", true, 0),
+        ("get: before the commit", true, 0),
+        ("get: committed", true, 1),
+    ];
+    for (point, in_place, taken) in steps {
+        let ring = ring(1 << 12);
+        for len in LENS {
+            ring.put(&[&message(len)], soon()).unwrap();
+        }
+        let args = (ring.clone(), point.to_string(), in_place);
+        let child = Process::spawn(take_and_die, args).unwrap();
+        assert!(died(&child), "{point}");
+        all_but(taken, &ring, point);
+    }
+}
+
 #[test]
 fn a_producer_of_a_long_message_dies_half_way() {
     for coming in [0, 1, 3, 20] {
