@@ -15,7 +15,6 @@ use common::shm::{Segment, ShmError};
 use common::sync::{Mutex, MutexError};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::io::Read;
 use std::sync::LazyLock;
 use std::time::Duration;
 use testkit::isolated;
@@ -238,7 +237,7 @@ fn an_interrupted_owner_leaves_nothing_for_long() {
 fn nothing_is_said_on_standard_error() {
     // H-013
     isolated(|| {
-        let (mut said, error) = std::io::pipe().unwrap();
+        let (said, error) = std::io::pipe().unwrap();
         let child: Process<()> = process::fork(move || {
             use std::os::fd::AsRawFd;
             // SAFETY: both are open descriptors of this process, which has one thread.
@@ -251,9 +250,7 @@ fn nothing_is_said_on_standard_error() {
         })
         .unwrap();
         child.join().unwrap();
-        let mut text = String::new();
-        said.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "");
+        assert_eq!(std::io::read_to_string(said).unwrap(), "");
     });
 }
 

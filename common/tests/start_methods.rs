@@ -4,7 +4,7 @@ use common::process::{self, JoinError, Process, SpawnError, StartMethod};
 use common::queue::Queue;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 use testkit::{METHODS, isolated};
 
@@ -123,13 +123,7 @@ fn a_fork_runs_none_of_its_parents_destructors() {
             .stdout(process::Stdio::piped())
             .spawn(forks, ())
             .unwrap();
-        let mut out = String::new();
-        process
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut out)
-            .unwrap();
+        let out = std::io::read_to_string(process.stdout.take().unwrap()).unwrap();
         assert_eq!(
             out,
             "before in the fork its own dropped\nthe parent's dropped\n"

@@ -141,7 +141,7 @@ fn a_handle_on_its_way_keeps_the_name() {
 #[test]
 fn what_a_killed_owner_left_is_swept() {
     // H-022. Nothing warns of it: there is no tracker.
-    let (mut reader, writer) = io::pipe().unwrap();
+    let (reader, writer) = io::pipe().unwrap();
     forked(|| {
         use io::Write;
         let segment = Segment::create(1 << 20).unwrap();
@@ -150,8 +150,7 @@ fn what_a_killed_owner_left_is_swept() {
         true // and `_exit`, as if killed
     });
     drop(writer);
-    let mut name = String::new();
-    io::Read::read_to_string(&mut reader, &mut name).unwrap();
+    let name = io::read_to_string(reader).unwrap();
     let _any = Segment::create(1).unwrap();
     assert!(!name::path(&name).unwrap().exists());
 }

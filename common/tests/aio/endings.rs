@@ -15,6 +15,12 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.enable_all().build().unwrap()
 }
 
+/// A pool that has room for one call at a time.
+fn one_place() -> Pool {
+    let builder = Pool::builder().workers(1).in_flight(1).window(1);
+    builder.build().unwrap()
+}
+
 #[test]
 fn a_soft_timeout_cancels_the_coroutine_and_the_worker_lives() {
     isolated(|| {
@@ -75,12 +81,7 @@ fn dropping_the_future_cancels_the_coroutine() {
             sleep(Duration::from_secs(3_600)).await;
         }
         let (started, dropped) = (Flag::new("started"), Flag::new("dropped"));
-        let pool = Pool::builder()
-            .workers(1)
-            .in_flight(1)
-            .window(1)
-            .build()
-            .unwrap();
+        let pool = one_place();
         runtime().block_on(async {
             let call = tokio::spawn(pool.apply(wait, (started.0.clone(), dropped.0.clone())));
             while started.count() == 0 {
@@ -102,12 +103,7 @@ fn a_full_pool_does_not_block_the_callers_runtime() {
         async fn wait() {
             sleep(Duration::from_secs(3_600)).await;
         }
-        let pool = Pool::builder()
-            .workers(1)
-            .in_flight(1)
-            .window(1)
-            .build()
-            .unwrap();
+        let pool = one_place();
         runtime().block_on(async {
             let first = tokio::spawn(pool.apply(wait, ()));
             let second = timeout(Duration::from_millis(100), pool.apply(wait, ()));

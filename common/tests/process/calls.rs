@@ -3,7 +3,6 @@
 use super::FOREVER;
 use common::process::{self, JoinError, Process, Stdio, wait};
 use serde::{Deserialize, Serialize};
-use std::io::Read;
 use testkit::{METHODS, isolated};
 
 #[test]
@@ -107,13 +106,7 @@ fn a_panic_is_printed_and_told() {
                 .stderr(Stdio::piped())
                 .spawn(|n: u32| -> () { panic!("no {n}") }, (7,))
                 .unwrap();
-            let mut printed = String::new();
-            process
-                .stderr
-                .take()
-                .unwrap()
-                .read_to_string(&mut printed)
-                .unwrap();
+            let printed = std::io::read_to_string(process.stderr.take().unwrap()).unwrap();
             assert!(
                 printed.contains("no 7") && printed.contains("calls.rs:"),
                 "{printed}"

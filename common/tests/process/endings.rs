@@ -2,7 +2,6 @@
 
 use super::{FOREVER, nap, sleeper};
 use common::process::{self, JoinError, Process, StartMethod, Stdio};
-use std::io::Read;
 use std::time::{Duration, Instant};
 use testkit::{METHODS, isolated};
 
@@ -119,13 +118,7 @@ fn exit_handlers_run_in_the_child() {
                 .start_method(method)
                 .stdout(Stdio::piped());
             let mut process = builder.spawn(register, ()).unwrap();
-            let mut out = String::new();
-            process
-                .stdout
-                .take()
-                .unwrap()
-                .read_to_string(&mut out)
-                .unwrap();
+            let out = std::io::read_to_string(process.stdout.take().unwrap()).unwrap();
             assert_eq!(out, said, "{method:?}");
         }
     });

@@ -1,7 +1,7 @@
 //! What a process is started with: streams, environment, directory, limits.
 
 use common::process::{JoinError, Process, StartMethod, Stdio};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 use testkit::{METHODS, isolated};
 
@@ -37,19 +37,8 @@ fn streams_environment_and_directory() {
                 .spawn(echo, ())
                 .unwrap();
             process.stdin.take().unwrap().write_all(b"hello\n").unwrap();
-            let (mut out, mut err) = (String::new(), String::new());
-            process
-                .stdout
-                .take()
-                .unwrap()
-                .read_to_string(&mut out)
-                .unwrap();
-            process
-                .stderr
-                .take()
-                .unwrap()
-                .read_to_string(&mut err)
-                .unwrap();
+            let out = std::io::read_to_string(process.stdout.take().unwrap()).unwrap();
+            let err = std::io::read_to_string(process.stderr.take().unwrap()).unwrap();
             assert_eq!((out.as_str(), err.as_str()), ("out hello\n", "err hello\n"));
             assert_eq!(
                 process.join().unwrap(),
