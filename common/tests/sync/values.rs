@@ -6,19 +6,21 @@ use testkit::isolated;
 
 #[test]
 fn values_are_shared() {
-    // V-001, V-003, V-008, V-009, V-012
+    // V-001, V-003, V-008, V-009, V-012. Each value has a lock of its own, and no change can be
+    // made without it.
     isolated(|| {
         fn change(number: Value<i64>, pair: Value<(f64, char)>, counter: Value<u32>) {
             number.set(-7).unwrap();
             pair.update(|(float, letter)| (*float, *letter) = (*float * 2.0, 'z'))
                 .unwrap();
-            for _ in 0..2000 {
+            for _ in 0..20_000 {
                 counter.update(|n| *n += 1).unwrap();
             }
         }
         let (number, pair) = (Value::new(5).unwrap(), Value::new((1.5, 'a')).unwrap());
         let counter = Value::new(0).unwrap();
         let copy = pair.get().unwrap();
+        assert_eq!((number.get(), copy), (Ok(5), (1.5, 'a')));
         let children: Vec<Process<()>> = (0..4)
             .map(|_| {
                 let args = (number.clone(), pair.clone(), counter.clone());
@@ -29,13 +31,13 @@ fn values_are_shared() {
         assert_eq!(number.get(), Ok(-7));
         assert_eq!(pair.get(), Ok((24.0, 'z')));
         assert_eq!(copy, (1.5, 'a'));
-        assert_eq!(counter.get(), Ok(8000));
+        assert_eq!(counter.get(), Ok(80_000));
     });
 }
 
 #[test]
 fn arrays_are_shared() {
-    // V-004, V-005, V-007, V-008
+    // V-004, V-005, V-007, V-008. As for a value, the lock is the array's own.
     isolated(|| {
         fn sums(array: Array<i32>) {
             let guard = array.lock().unwrap();
@@ -63,6 +65,8 @@ fn arrays_are_shared() {
             zeroes.write(0, &vec![1.0; 1000]).unwrap();
         }
         let texts = Array::new(&["ab".to_string(), "cd".to_string()]).unwrap();
+        texts.set(0, "ef".into()).unwrap();
+        assert_eq!(texts.read(0..2).unwrap(), ["ef", "cd"]);
         assert!(matches!(
             texts.set(0, "long".into()),
             Err(ArrayError::Uneven { .. })

@@ -5,8 +5,10 @@
 use crate::{LONG, SOON};
 use common::process::{self, Process};
 use common::queue::Queue;
+use common::shared::Value;
 use common::sync::{Barrier, Condvar, Event, Mutex};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use testkit::isolated;
 
@@ -39,51 +41,65 @@ fn wait_once((mutex, condvar, woken): Waiting, me: u32) {
     woken.put(me).unwrap();
 }
 
-fn waiters(count: u32) -> (Waiting, Vec<Process<()>>) {
+/// So many processes, and so many threads of this one, that wait once.
+fn waiters(processes: u32, threads: u32) -> (Waiting, Vec<Process<()>>, Vec<JoinHandle<()>>) {
     let waiting = (
         Mutex::new(0).unwrap(),
         Condvar::new().unwrap(),
         Queue::new().unwrap(),
     );
-    let processes = (0..count)
-        .map(|me| Process::spawn(wait_once, (waiting.clone(), me)).unwrap())
-        .collect();
+    let process = |me| Process::spawn(wait_once, (waiting.clone(), me)).unwrap();
+    let thread = |me| {
+        let waiting = waiting.clone();
+        thread::spawn(move || wait_once(waiting, me))
+    };
+    let count = processes + threads;
+    let waiters = (
+        (0..processes).map(process).collect(),
+        (processes..count).map(thread).collect(),
+    );
     let start = Instant::now();
     while *waiting.0.lock().unwrap() < count {
         assert!(start.elapsed() < LONG);
         std::thread::sleep(Duration::from_millis(1));
     }
-    (waiting, processes)
+    (waiting, waiters.0, waiters.1)
 }
 
 #[test]
 fn notify_wakes_as_many_as_it_says() {
     // S-011, S-013, S-014, S-020 (by the types)
     isolated(|| {
-        let ((mutex, condvar, woken), processes) = waiters(6);
-        let notify = |count| condvar.notify(&mut mutex.lock().unwrap(), count).unwrap();
-        notify(1);
-        woken.get_timeout(LONG).unwrap();
-        notify(2);
-        woken.get_timeout(LONG).unwrap();
-        woken.get_timeout(LONG).unwrap();
-        assert!(woken.get_timeout(SOON).is_err(), "nobody else was woken");
-        notify(u32::MAX);
-        for _ in 0..3 {
-            woken.get_timeout(LONG).unwrap();
+        for counts in [&[1, 1, 4][..], &[2, 4], &[6]] {
+            let ((mutex, condvar, woken), processes, threads) = waiters(3, 3);
+            let notify = |count| {
+                let mut guard = mutex.lock().unwrap();
+                match count {
+                    6 => condvar.notify_all(&mut guard).unwrap(),
+                    _ => condvar.notify(&mut guard, count).unwrap(),
+                }
+            };
+            for count in counts {
+                notify(*count);
+                for _ in 0..*count {
+                    woken.get_timeout(LONG).unwrap();
+                }
+                assert!(woken.get_timeout(SOON).is_err(), "nobody else was woken");
+            }
+            processes.iter().for_each(|one| one.join().unwrap());
+            threads.into_iter().for_each(|one| one.join().unwrap());
+            notify(3);
+            let guard = mutex.lock().unwrap();
+            let (_guard, notified) = condvar.wait_timeout(guard, SOON).unwrap();
+            assert!(!notified, "that was for nobody");
         }
-        processes.iter().for_each(|one| one.join().unwrap());
-        notify(3);
-        let guard = mutex.lock().unwrap();
-        let (_guard, notified) = condvar.wait_timeout(guard, SOON).unwrap();
-        assert!(!notified, "that was for nobody");
     });
 }
 
 #[test]
 fn a_killed_waiter_takes_no_notification_with_it() {
     isolated(|| {
-        let ((mutex, condvar, woken), processes) = waiters(2);
+        let ((mutex, condvar, woken), processes, _) = waiters(2, 0);
         processes[0].kill().unwrap();
         assert!(processes[0].join().is_err());
         condvar.notify_one(&mut mutex.lock().unwrap()).unwrap();
@@ -101,7 +117,7 @@ fn an_interrupted_wait_leaves_the_condition_usable() {
             TAKEN.fetch_add(1, SeqCst);
         }
         static TAKEN: AtomicU32 = AtomicU32::new(0);
-        let ((mutex, condvar, woken), processes) = waiters(1);
+        let ((mutex, condvar, woken), processes, _) = waiters(1, 0);
         processes[0].interrupt().unwrap();
         assert!(
             processes[0]
@@ -140,18 +156,49 @@ fn an_interrupted_wait_leaves_the_condition_usable() {
 fn waits_end_in_time() {
     // S-012, S-015, S-017, S-018
     isolated(|| {
+        /// Whether it was notified; if not, its time was over.
+        fn wait(mutex: Mutex<u32>, condvar: Condvar, time: Duration) -> bool {
+            let start = Instant::now();
+            let mut guard = mutex.lock().unwrap();
+            *guard += 1;
+            let (_guard, notified) = condvar.wait_timeout(guard, time).unwrap();
+            assert!(notified || start.elapsed() >= time);
+            notified
+        }
         let (mutex, condvar) = (Mutex::new(0).unwrap(), Condvar::new().unwrap());
+        let args = |time| (mutex.clone(), condvar.clone(), time);
+        let processes = [SOON; 3].map(|time| Process::spawn(wait, args(time)).unwrap());
+        thread::scope(|scope| {
+            let (mutex, condvar) = (&mutex, &condvar);
+            let wait = move || wait(mutex.clone(), condvar.clone(), SOON);
+            let threads = [0; 3].map(|_| scope.spawn(wait));
+            assert!(threads.into_iter().all(|one| !one.join().unwrap()));
+        });
+        assert!(processes.iter().all(|one| !one.join().unwrap()));
+        // Those who have gone are not waited for, and take nothing.
+        let waiter = Process::spawn(wait, args(LONG)).unwrap();
         let start = Instant::now();
-        let (guard, notified) = condvar.wait_timeout(mutex.lock().unwrap(), SOON).unwrap();
-        assert!(!notified && start.elapsed() >= SOON);
-        let (guard, notified) = condvar.wait_timeout(guard, Duration::ZERO).unwrap();
-        assert!(!notified);
-        let start = Instant::now();
-        let (guard, ended) = condvar
-            .wait_while_timeout(guard, |_| true, SOON * 2)
+        while *mutex.lock().unwrap() < 7 {
+            assert!(start.elapsed() < LONG);
+        }
+        condvar.notify_one(&mut mutex.lock().unwrap()).unwrap();
+        assert!(waiter.join().unwrap());
+
+        let (guard, notified) = condvar
+            .wait_timeout(mutex.lock().unwrap(), Duration::ZERO)
             .unwrap();
-        assert!(!ended && start.elapsed() >= SOON * 2);
-        drop(guard);
+        assert!(!notified);
+        thread::scope(|scope| {
+            // It gets the lock once this one waits.
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    condvar.notify_one(&mut mutex.lock().unwrap()).unwrap();
+                }
+            });
+            let start = Instant::now();
+            let waited = condvar.wait_while_timeout(guard, |_| true, SOON * 2);
+            assert!(!waited.unwrap().1 && start.elapsed() >= SOON * 2);
+        });
     });
 }
 
@@ -209,8 +256,27 @@ fn a_barrier_keeps_in_step() {
 }
 
 #[test]
+fn a_barriers_action_is_done_once_before_anybody_passes() {
+    // S-024
+    isolated(|| {
+        fn party(barrier: Barrier, done: Value<u32>) {
+            for round in 1..=50 {
+                let act = || done.update(|times| *times += 1).unwrap();
+                barrier.wait_with(act).unwrap();
+                assert_eq!(done.get(), Ok(round));
+                barrier.wait_timeout(LONG).unwrap();
+            }
+        }
+        let (barrier, done) = (Barrier::new(5).unwrap(), Value::new(0).unwrap());
+        let args = || (barrier.clone(), done.clone());
+        let parties = [0; 5].map(|_| Process::<()>::spawn(party, args()).unwrap());
+        parties.iter().for_each(|one| one.join().unwrap());
+    });
+}
+
+#[test]
 fn a_barrier_breaks_and_is_mended() {
-    // S-024, S-025, S-026, S-027, S-028, S-030; S-029: a barrier has no time of its own, and the
+    // S-025, S-026, S-027, S-028, S-030; S-029: a barrier has no time of its own, and the
     // first party whose time is up breaks it for those that wait without one.
     isolated(|| {
         fn party(barrier: Barrier) -> bool {
