@@ -63,6 +63,66 @@ pub fn fork_exit() -> io::Result<()> {
     }
 }
 
+/// As [`fork_exit`], with what every child of the library is promised beside its fork, each by the
+/// bare calls: it is killed when its parent ends, has a name, flushes its streams and sends a
+/// result, and its handle is a pidfd.
+pub fn fork_with_duties() -> io::Result<()> {
+    let mut link = [0; 2];
+    let mut word = [0u8; 16];
+    // SAFETY: the arrays outlive the calls that are given them, with their lengths; the child calls
+    // nothing that another thread's locks could stop, for there is no other thread.
+    unsafe {
+        let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+        check(libc::socketpair(libc::AF_UNIX, kind, 0, link.as_mut_ptr()))?;
+        let [ours, theirs] = link;
+        let pid = check(libc::fork())?;
+        if pid == 0 {
+            libc::close(ours);
+            libc::fcntl(theirs, libc::F_SETOWN, libc::getpid());
+            libc::fcntl(theirs, F_SETSIG, libc::SIGKILL);
+            libc::fcntl(theirs, libc::F_SETFL, libc::O_ASYNC);
+            poll(theirs, 0);
+            libc::prctl(libc::PR_SET_NAME, c"Process-1".as_ptr());
+            libc::send(theirs, word.as_ptr().cast(), word.len(), 0);
+            libc::fflush(null_mut());
+            libc::_exit(0);
+        }
+        let pidfd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int;
+        poll(pidfd, -1);
+        libc::recv(
+            ours,
+            word.as_mut_ptr().cast(),
+            word.len(),
+            libc::MSG_DONTWAIT,
+        );
+        let waited = wait(pid);
+        for fd in [ours, theirs, pidfd] {
+            libc::close(fd);
+        }
+        waited
+    }
+}
+
+/// asm-generic/fcntl.h; the libc crate does not have it for every target.
+const F_SETSIG: libc::c_int = 10;
+
+fn poll(fd: libc::c_int, millis: libc::c_int) {
+    let mut one = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one structure, which outlives the call.
+    unsafe { libc::poll(&raw mut one, 1, millis) };
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        other => Ok(other),
+    }
+}
+
 fn wait(pid: libc::pid_t) -> io::Result<()> {
     // SAFETY: no status is asked for, so there is nothing to write to.
     match unsafe { libc::waitpid(pid, null_mut(), 0) } {

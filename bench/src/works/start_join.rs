@@ -47,6 +47,11 @@ const SIDES: &[Side] = &[
     ),
     Side::rust("limit:fork", "fork, _exit, waitpid in a tiny process", fork),
     Side::rust(
+        "limit:fork+duties",
+        "fork with a lifeline, name, result, flush and pidfd, by bare calls",
+        fork_with_duties,
+    ),
+    Side::rust(
         "limit:fork,1GiB",
         "the same with 1 GiB touched and 8 threads",
         fork_large,
@@ -126,6 +131,10 @@ fn spawn_self() -> Result<Repetition, Skip> {
 
 fn fork() -> Result<Repetition, Skip> {
     Ok(each_us(20, || Ok(kernel::fork_exit()?)))
+}
+
+fn fork_with_duties() -> Result<Repetition, Skip> {
+    Ok(each_us(20, || Ok(kernel::fork_with_duties()?)))
 }
 
 fn fork_large() -> Result<Repetition, Skip> {

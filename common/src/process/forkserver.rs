@@ -43,6 +43,7 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// A process that the server has forked.
 pub(super) struct Born {
@@ -386,7 +387,10 @@ fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
     // It serves the server's user; without the server nobody would reap it.
     let server = nix::unistd::getppid();
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-    child::rehearse();
+    // Unless somebody waits already.
+    if !matches!(wait::is_readable(control, Some(Instant::now())), Ok(true)) {
+        child::rehearse();
+    }
     sys::forget_exit_handlers();
     loop {
         let request = match packet::receive(control, true) {

@@ -17,7 +17,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, Pid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -336,12 +336,14 @@ pub(super) fn differences(
     from: &BTreeMap<OsString, OsString>,
     to: impl Iterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, Option<OsString>)> {
-    let to: BTreeMap<OsString, OsString> = to.collect();
-    let removed = from.keys().filter(|name| !to.contains_key::<OsStr>(name));
-    let removed: Vec<_> = removed.map(|name| (name.clone(), None)).collect();
-    to.into_iter()
-        .filter(|(name, value)| from.get(name) != Some(value))
-        .map(|(name, value)| (name, Some(value)))
-        .chain(removed)
-        .collect()
+    let mut removed: BTreeSet<&OsStr> = from.keys().map(OsString::as_os_str).collect();
+    let mut changes = Vec::new();
+    for (name, value) in to {
+        removed.remove(name.as_os_str());
+        if from.get(&name) != Some(&value) {
+            changes.push((name, Some(value)));
+        }
+    }
+    changes.extend(removed.into_iter().map(|name| (name.to_owned(), None)));
+    changes
 }
