@@ -403,6 +403,55 @@ fn a_killed_sender_closes_too() {
     });
 }
 
+/// On one core nobody spins, and each piece takes its sleep.
+#[test]
+fn a_sender_has_all_the_time_that_a_long_message_takes() {
+    isolated(|| {
+        use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+        use nix::unistd::Pid;
+        let (this, mut one) = (Pid::from_raw(0), CpuSet::new());
+        let all = sched_getaffinity(this).unwrap();
+        let first = (0..CpuSet::count()).find(|core| all.is_set(*core).unwrap());
+        one.set(first.unwrap()).unwrap();
+        sched_setaffinity(this, &one).unwrap();
+
+        let queue = Queue::builder().capacity(256).build().unwrap();
+        let (sender, receiver) = queue.split();
+        let send = |sender: Sender<String>| sender.put("x".repeat(6_000_000)).unwrap();
+        let child: Process<()> = Process::spawn(send, (sender,)).unwrap();
+        assert_eq!(receiver.get().unwrap().len(), 6_000_000);
+        child.join().unwrap();
+    });
+}
+
+#[test]
+fn a_long_message_to_a_killed_receiver_comes_back() {
+    isolated(|| {
+        fn sleeper(_receiver: Receiver<String>, ready: Queue<()>) {
+            ready.put(()).unwrap();
+            std::thread::sleep(LONG);
+        }
+        let queue = Queue::builder().capacity(256).build().unwrap();
+        let (sender, receiver) = queue.clone().split();
+        let ready = Queue::new().unwrap();
+        let child: Process<()> = Process::spawn(sleeper, (receiver, ready.clone())).unwrap();
+        ready.get_timeout(LONG).unwrap();
+        std::thread::scope(|scope| {
+            let put = scope.spawn(|| sender.put("x".repeat(10_000)));
+            while queue.stats().bytes == 0 {
+                std::thread::yield_now();
+            }
+            child.kill().unwrap();
+            let error = put.join().unwrap().unwrap_err();
+            assert_eq!(
+                (error.value.len(), error.reason),
+                (10_000, PutReason::Closed)
+            );
+        });
+        assert!(child.join().is_err());
+    });
+}
+
 #[test]
 fn statistics() {
     let queue = Queue::<[u8]>::new().unwrap();

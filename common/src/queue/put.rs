@@ -48,6 +48,21 @@ impl<T: Serialize> Queue<T> {
             .map_err(|reason| PutError { value, reason })
     }
 
+    /// As [`Queue::put_until`], and calls `look` after each `time` of waiting.
+    pub(super) fn put_looking(
+        &self,
+        value: T,
+        deadline: Deadline,
+        time: Duration,
+        look: &dyn Fn(),
+    ) -> Result<(), PutError<T>> {
+        let send = |buffer: &mut Vec<u8>| {
+            codec::encode_into(&value, buffer)?;
+            Ok(self.ring.put_looking(buffer, deadline, time, look)?)
+        };
+        with_buffer(send).map_err(|reason| PutError { value, reason })
+    }
+
     fn send(&self, value: &T, deadline: Deadline) -> Result<(), PutReason> {
         with_buffer(|buffer| {
             codec::encode_into(value, buffer)?;

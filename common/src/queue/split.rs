@@ -1,7 +1,7 @@
 //! A queue's two ends, counted: when the last one of either kind has gone the queue is closed.
 
 use super::holders::{Holders, Side, Slot};
-use super::{GetError, PutError, PutReason, Queue};
+use super::{GetError, PutError, Queue};
 use crate::deadline::Deadline;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -77,17 +77,10 @@ impl<T: Serialize> Sender<T> {
     /// # Errors
     ///
     /// As [`Queue::put_timeout`].
-    pub fn put_until(&self, mut value: T, deadline: Deadline) -> Result<(), PutError<T>> {
+    pub fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
         let slot = self.0.adopt();
-        let result = loop {
-            match self.0.queue.put_until(value, slice(deadline)) {
-                Err(error) if error.reason == PutReason::Full && !deadline.passed() => {
-                    value = error.value;
-                    self.0.close_if_alone(Side::Receivers);
-                }
-                other => break other,
-            }
-        };
+        let look = || self.0.close_if_alone(Side::Receivers);
+        let result = self.0.queue.put_looking(value, deadline, LOOK, &look);
         self.0.abandon(slot);
         result
     }
@@ -129,7 +122,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     pub fn get_until(&self, deadline: Deadline) -> Result<T, GetError> {
         let slot = self.0.adopt();
         let result = loop {
-            match self.0.queue.get_until(slice(deadline)) {
+            let soon = Deadline::after(deadline.at_most(LOOK));
+            match self.0.queue.get_until(soon) {
                 Err(GetError::Empty) if !deadline.passed() => {
                     self.0.close_if_alone(Side::Senders);
                 }
@@ -146,13 +140,6 @@ impl<T: DeserializeOwned> Receiver<T> {
             Err(GetError::Closed) => None,
             other => Some(other),
         })
-    }
-}
-
-fn slice(deadline: Deadline) -> Deadline {
-    match deadline {
-        Deadline::Now => Deadline::Now,
-        other => Deadline::after(other.at_most(LOOK)),
     }
 }
 

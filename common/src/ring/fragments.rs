@@ -13,7 +13,7 @@ const FRAGMENT: usize = 1 << 20;
 /// It is good to have so much memory in use, for pieces that are worth handing over.
 const ROOM: u32 = (4 << 20) / super::layout::UNIT as u32;
 
-/// How often one who waits for the lock looks whether that has been given up.
+/// How often one who waits for the lock looks whether it is enough.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Ring {
@@ -25,17 +25,8 @@ impl Ring {
     /// [`PutError`]; then nothing has been put.
     pub(crate) fn put_long(&self, message: &[u8], given_up: &AtomicBool) -> Result<(), PutError> {
         let enough = || given_up.load(SeqCst);
-        while !enough() {
-            match self.0.lock_put(Deadline::after(LOOK)) {
-                Err(Stop::Deadline) => {}
-                Err(stop) => return Err(stop.into()),
-                Ok(mut putter) => {
-                    let sent = putter.send(&[message], message.len(), Deadline::Never, &enough);
-                    return Ok(sent?);
-                }
-            }
-        }
-        Err(PutError::Full)
+        let (ring, len) = (&self.0, message.len());
+        Ok(ring.put_fragments(&[message], len, Deadline::Never, &enough)?)
     }
 
     /// Ends a [`Ring::put_long`] of this process.
@@ -46,18 +37,25 @@ impl Ring {
 }
 
 impl Inner {
-    /// Sends a message that is longer than the ring through it, holding the lock all the while.
+    /// Sends a message that is longer than the ring through it, holding the lock all the while;
+    /// until it is through, or `enough`, which is looked at twice a second at least.
     pub(super) fn put_fragments(
         &self,
         parts: &[&[u8]],
         len: usize,
         deadline: Deadline,
+        enough: &dyn Fn() -> bool,
     ) -> Result<(), Stop> {
         if deadline == Deadline::Now {
             return Err(Stop::Deadline);
         }
-        self.lock_put(deadline)?
-            .send(parts, len, deadline, &|| false)
+        while !enough() {
+            match self.lock_put(Deadline::after(deadline.at_most(LOOK))) {
+                Err(Stop::Deadline) if !deadline.passed() => {}
+                locked => return locked?.send(parts, len, deadline, enough),
+            }
+        }
+        Err(Stop::Deadline)
     }
 }
 

@@ -6,7 +6,9 @@ use super::memory::{self, Memory};
 use super::{Inner, PutError, Ring, Stop};
 use crate::deadline::Deadline;
 use crate::sync::RobustGuard;
+use std::cell::Cell;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
 
 /// With so many units in the ring nobody is patient.
 const MUCH: u32 = ((64 << 10) / UNIT) as u32;
@@ -21,7 +23,7 @@ impl Ring {
         let len = parts.iter().map(|part| part.len()).sum();
         let needed = units(len);
         if needed > self.0.units() {
-            return Ok(self.0.put_fragments(parts, len, deadline)?);
+            return Ok(self.0.put_fragments(parts, len, deadline, &|| false)?);
         }
         loop {
             let mut putter = self.0.lock_put(deadline)?;
@@ -39,6 +41,37 @@ impl Ring {
             drop(putter);
             self.0.wait_for_room(needed, deadline)?;
         }
+    }
+
+    /// As [`Ring::put`], and calls `look` after each `time` of waiting. A long message that is on
+    /// its way then goes on: to begin it anew each time it might never come to its end.
+    pub(crate) fn put_looking(
+        &self,
+        message: &[u8],
+        deadline: Deadline,
+        time: Duration,
+        look: &dyn Fn(),
+    ) -> Result<(), PutError> {
+        if self.can_hold(message.len()) {
+            loop {
+                match self.put(&[message], Deadline::after(deadline.at_most(time))) {
+                    Err(PutError::Full) if !deadline.passed() => look(),
+                    put => return put,
+                }
+            }
+        }
+        let looked = Cell::new(Instant::now());
+        let never_enough = || {
+            if looked.get().elapsed() >= time {
+                look();
+                looked.set(Instant::now());
+            }
+            false
+        };
+        let put = self
+            .0
+            .put_fragments(&[message], message.len(), deadline, &never_enough);
+        Ok(put?)
     }
 
     /// Puts the messages of `batch` from number `from` on, many under one lock. Returns how many

@@ -119,6 +119,25 @@ fn a_message_longer_than_the_ring_goes_through() {
     assert_eq!(get(&ring), Err(GetError::Closed));
 }
 
+#[test]
+fn a_long_message_goes_on_while_its_producer_looks_about() {
+    let ring = ring(256);
+    let long = vec![5; 100_000];
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| {
+            let looks = std::cell::Cell::new(0);
+            let look = || looks.set(looks.get() + 1);
+            let put = ring.put_looking(&long, Deadline::Never, Duration::from_nanos(1), &look);
+            (put, looks.get() > 0)
+        });
+        let mut out = Vec::new();
+        ring.get(&mut out, Deadline::after(Duration::from_secs(30)))
+            .unwrap();
+        assert!(out == long);
+        assert_eq!(producer.join().unwrap(), (Ok(()), true));
+    });
+}
+
 /// A producer gives up a long message when the memory in use is full to the last byte, so that it
 /// cannot say so. Its consumer waits for the rest with the get lock held; the next producer needs
 /// that lock to take more memory into use.
