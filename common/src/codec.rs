@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_sequence_is_appended_to_what_is_there() {
         let mut out = vec![1u16];
-        decode_onto(&encode(&[2u16, 3]).unwrap(), &mut out).unwrap();
+        decode_onto(&encode(&vec![2u16, 3]).unwrap(), &mut out).unwrap();
         assert_eq!(out, [1, 2, 3]);
         let error = decode_onto(&[1, 0, 0], &mut out).unwrap_err();
         assert_eq!(error.type_name, "alloc::vec::Vec<u16>");
