@@ -82,8 +82,9 @@ impl Chunking {
         }
         let size = self.best(mean);
         let late = size as u64 * mean >= LATE;
-        // A task that travels alone can be cut no better later.
-        let most = if size == 1 { 4 } else { 2 };
+        // A task that travels alone can be cut no better later, and each time that more have to be
+        // given out takes a core from a worker.
+        let most = if size == 1 { 32 } else { 2 };
         (!late || open < most * self.workers).then_some(size)
     }
 
