@@ -56,11 +56,21 @@ fn stacks(pid: u32) -> String {
 }
 
 fn leaves_nothing<F: Function<(), Output = ()>>(body: F) {
+    heed_interrupts();
     let before = open_files();
     body.call(());
     eventually("child processes", children);
     eventually("open files", || new_files(&before));
     eventually("segments in /dev/shm", segments);
+}
+
+/// What a shell script runs in the background ignores SIGINT, and so do its children and theirs.
+fn heed_interrupts() {
+    // SAFETY: no handler is put in place.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_DFL);
+    }
 }
 
 /// Things that go when another process has noticed something may take a moment.
