@@ -1,6 +1,7 @@
 //! What this process has open, what it still has to unlink, and what dead processes left.
 
-use super::{Mapping, Owner, Segment, name, unlink};
+use super::mapping::{Mapping, unlink};
+use super::{Owner, Segment, name};
 use std::collections::{HashMap, HashSet};
 use std::mem::{self, ManuallyDrop};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, PoisonError, Weak};

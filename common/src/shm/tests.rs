@@ -1,4 +1,5 @@
 use super::*;
+use std::io;
 use std::path::PathBuf;
 
 fn file_of(segment: &Segment) -> PathBuf {

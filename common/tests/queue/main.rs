@@ -1,9 +1,12 @@
-//! What a queue promises while nobody dies.
+//! What a queue promises while nobody dies; `split` and `future` after the library's modules.
+
+mod future;
+mod split;
 
 use common::codec;
 use common::deadline::Deadline;
 use common::process::Process;
-use common::queue::{GetError, JoinableQueue, PutReason, Queue, Receiver, Sender, TooManyDone};
+use common::queue::{GetError, JoinableQueue, PutReason, Queue, TooManyDone};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use testkit::isolated;
@@ -366,93 +369,6 @@ fn a_joinable_queue_waits_for_its_workers() {
 }
 
 #[test]
-fn the_last_sender_and_the_last_receiver_close() {
-    isolated(|| {
-        let (sender, receiver) = Queue::new().unwrap().split();
-        let produce = |sender: Sender<u32>| (0..3).for_each(|n| sender.put(n).unwrap());
-        let producers: Vec<Process<()>> = (0..2)
-            .map(|_| Process::spawn(produce, (sender.clone(),)).unwrap())
-            .collect();
-        drop(sender);
-        assert_eq!(receiver.iter().map(Result::unwrap).count(), 6);
-        producers.iter().for_each(|one| one.join().unwrap());
-
-        let (sender, receiver) = Queue::bounded(1).unwrap().split();
-        let consume = |receiver: Receiver<u32>| receiver.get().unwrap();
-        let consumer = Process::spawn(consume, (receiver,)).unwrap();
-        sender.put(1).unwrap();
-        assert_eq!(consumer.join().unwrap(), 1);
-        let error = (0..).find_map(|n| sender.put(n).err()).unwrap();
-        assert_eq!(error.reason, PutReason::Closed);
-    });
-}
-
-#[test]
-fn a_killed_sender_closes_too() {
-    isolated(|| {
-        let (sender, receiver) = Queue::new().unwrap().split();
-        fn sleeper(sender: Sender<u32>) {
-            sender.put(1).unwrap();
-            std::thread::sleep(LONG);
-        }
-        let child: Process<()> = Process::spawn(sleeper, (sender,)).unwrap();
-        assert_eq!(receiver.get(), Ok(1));
-        child.kill().unwrap();
-        assert_eq!(receiver.get_timeout(LONG), Err(GetError::Closed));
-        assert!(child.join().is_err());
-    });
-}
-
-/// On one core nobody spins, and each piece takes its sleep.
-#[test]
-fn a_sender_has_all_the_time_that_a_long_message_takes() {
-    isolated(|| {
-        use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-        use nix::unistd::Pid;
-        let (this, mut one) = (Pid::from_raw(0), CpuSet::new());
-        let all = sched_getaffinity(this).unwrap();
-        let first = (0..CpuSet::count()).find(|core| all.is_set(*core).unwrap());
-        one.set(first.unwrap()).unwrap();
-        sched_setaffinity(this, &one).unwrap();
-
-        let queue = Queue::builder().capacity(256).build().unwrap();
-        let (sender, receiver) = queue.split();
-        let send = |sender: Sender<String>| sender.put("x".repeat(6_000_000)).unwrap();
-        let child: Process<()> = Process::spawn(send, (sender,)).unwrap();
-        assert_eq!(receiver.get().unwrap().len(), 6_000_000);
-        child.join().unwrap();
-    });
-}
-
-#[test]
-fn a_long_message_to_a_killed_receiver_comes_back() {
-    isolated(|| {
-        fn sleeper(_receiver: Receiver<String>, ready: Queue<()>) {
-            ready.put(()).unwrap();
-            std::thread::sleep(LONG);
-        }
-        let queue = Queue::builder().capacity(256).build().unwrap();
-        let (sender, receiver) = queue.clone().split();
-        let ready = Queue::new().unwrap();
-        let child: Process<()> = Process::spawn(sleeper, (receiver, ready.clone())).unwrap();
-        ready.get_timeout(LONG).unwrap();
-        std::thread::scope(|scope| {
-            let put = scope.spawn(|| sender.put("x".repeat(10_000)));
-            while queue.stats().bytes == 0 {
-                std::thread::yield_now();
-            }
-            child.kill().unwrap();
-            let error = put.join().unwrap().unwrap_err();
-            assert_eq!(
-                (error.value.len(), error.reason),
-                (10_000, PutReason::Closed)
-            );
-        });
-        assert!(child.join().is_err());
-    });
-}
-
-#[test]
 fn statistics() {
     let queue = Queue::<[u8]>::new().unwrap();
     for _ in 0..10 {
@@ -468,107 +384,4 @@ fn statistics() {
         (0, 0, 1120)
     );
     assert!(stats.capacity >= 1 << 16 && !stats.closed);
-}
-
-#[test]
-fn futures_get_and_put_and_lose_nothing() {
-    isolated(|| {
-        use futures::{FutureExt, StreamExt};
-        fn child(questions: Queue<u32>, answers: Queue<u32>) {
-            for question in questions.iter() {
-                answers.put(question.unwrap() + 1).unwrap();
-            }
-            answers.close();
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        let (questions, answers) = (Queue::bounded(1).unwrap(), Queue::bounded(1).unwrap());
-        let process: Process<()> =
-            Process::spawn(child, (questions.clone(), answers.clone())).unwrap();
-        runtime.block_on(async {
-            for number in 0..300 {
-                // Given up while it waits: the answer goes to the next one.
-                let mut given_up = Box::pin(answers.get_async());
-                assert!((&mut given_up).now_or_never().is_none());
-                questions.put_async(number).await.unwrap();
-                drop(given_up);
-                assert_eq!(answers.get_async().await, Ok(number + 1));
-            }
-            let feed = async {
-                for number in 0..300 {
-                    questions.put_async(number).await.unwrap();
-                }
-                questions.close();
-            };
-            let collect = answers.stream().map(Result::unwrap).collect::<Vec<_>>();
-            let ((), got) = tokio::join!(feed, collect);
-            assert_eq!(got, (1..=300).collect::<Vec<_>>());
-        });
-        process.join().unwrap();
-        // The waiter threads hold the rings for a moment longer.
-        let queue = questions.clone();
-        drop((questions, answers, queue));
-    });
-}
-
-#[test]
-fn futures_put_and_get_what_is_longer_than_the_queue() {
-    isolated(|| {
-        use futures::FutureExt;
-        fn echo(questions: Queue<String>, answers: Queue<String>) {
-            for question in questions.iter() {
-                answers.put(question.unwrap()).unwrap();
-            }
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        let small = || {
-            Queue::builder()
-                .capacity(1 << 12)
-                .build::<String>()
-                .unwrap()
-        };
-        let (questions, answers) = (small(), small());
-        let process: Process<()> =
-            Process::spawn(echo, (questions.clone(), answers.clone())).unwrap();
-        runtime.block_on(async {
-            for round in 0..20 {
-                let long = "x".repeat(50_000 * (1 + round % 3));
-                // Nobody gets here: given up at any stage, it leaves nothing.
-                let mut given_up = Box::pin(answers.put_async("y".repeat(100_000)));
-                assert!((&mut given_up).now_or_never().is_none());
-                for _ in 0..round % 4 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                drop(given_up);
-                let put = questions.put_async(long.clone());
-                let (put, got) = tokio::join!(put, answers.get_async());
-                put.unwrap();
-                assert!(got.unwrap() == long);
-            }
-            assert!(answers.is_empty());
-            // Others are not held up by one that was given up.
-            let given_up = answers.put_async("y".repeat(100_000));
-            assert!(tokio::time::timeout(SOON, given_up).await.is_err());
-            let put = answers.put_async("short".into());
-            let (put, got) = tokio::join!(put, answers.get_async());
-            assert_eq!((put.is_ok(), got.as_deref()), (true, Ok("short")));
-            // Closed while it waits: the value comes back.
-            let (put, ()) = tokio::join!(answers.put_async("z".repeat(100_000)), async {
-                tokio::time::sleep(SOON / 10).await;
-                answers.close();
-            });
-            let error = put.unwrap_err();
-            assert_eq!(
-                (error.value.len(), error.reason),
-                (100_000, PutReason::Closed)
-            );
-        });
-        questions.close();
-        process.join().unwrap();
-    });
 }

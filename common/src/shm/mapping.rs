@@ -1,0 +1,257 @@
+//! One process's mapping of a segment: made, opened, checked, backed by memory as it is used.
+//!
+//! To copy: shm/.
+
+#![allow(unsafe_code)] // The mapping crosses threads; its header is a reference into it.
+
+use super::error::ShmError;
+use super::{AtomicU32, AtomicU64, Shared, name};
+use shared_memory::{Shmem, ShmemConf, ShmemError};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// One process's view of a segment.
+pub(super) struct Mapping {
+    pub(super) memory: Shmem,
+    /// For reserving memory; its shared lock says that this process uses the segment, and the
+    /// kernel gives it up for a process that is killed.
+    file: File,
+    pub(super) name: String,
+    /// Bytes that the user may use.
+    pub(super) size: usize,
+    /// This many bytes of the user's are known to be there.
+    pub(super) reserved: AtomicUsize,
+    /// The process that created it; only there it is unlinked.
+    pub(super) creator: Option<u32>,
+}
+
+// SAFETY: `Shmem` is only not Send for its raw pointer; the mapping belongs to the process, not
+// to a thread, and this type gives out no reference to it except of `Shared` types.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `Mapping` has no interior mutability besides atomics.
+unsafe impl Sync for Mapping {}
+
+/// The first bytes of every segment.
+#[repr(C, align(128))]
+pub(super) struct Header {
+    magic: AtomicU64,
+    size: AtomicU64,
+    /// Handles that were serialised, and those made from that. Where they differ a handle is on
+    /// its way to a process that has not opened it yet.
+    pub(super) sent: AtomicU32,
+    pub(super) opened: AtomicU32,
+}
+
+// SAFETY: atomics only.
+unsafe impl Shared for Header {}
+
+/// The last byte is the layout's version.
+const MAGIC: u64 = 0x6d70_7365_676d_7401;
+/// Bytes before those of the user.
+pub(super) const HEADER: usize = size_of::<Header>();
+/// Reserved at a time: a page costs far less together with its neighbours.
+const STEP: usize = 1 << 20;
+
+impl Mapping {
+    pub(super) fn created(
+        mut memory: Shmem,
+        name: String,
+        size: usize,
+    ) -> Result<Mapping, ShmError> {
+        // The crate would unlink the name from a forked child as well; from here on the name is
+        // this module's.
+        memory.set_owner(false);
+        let file = open_file(&name).inspect_err(|_| {
+            let _ = unlink(&name);
+        })?;
+        let mapping = Mapping {
+            memory,
+            file,
+            name,
+            size,
+            reserved: AtomicUsize::new(0),
+            creator: Some(process::id()),
+        };
+        let prepared = mapping.reserve_to(0).map(|()| {
+            let header = mapping.header();
+            header.size.store(size as u64, Ordering::Relaxed);
+            header.magic.store(MAGIC, Ordering::Release);
+        });
+        match prepared {
+            Ok(()) => Ok(mapping),
+            Err(error) => {
+                let _ = unlink(&mapping.name);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn open(name: &str) -> Result<Mapping, ShmError> {
+        let file = open_file(name)?;
+        let length = file
+            .metadata()
+            .map_err(|error| ShmError::os("inspection", name, &error))?
+            .len();
+        if length <= HEADER as u64 {
+            return Err(ShmError::invalid(
+                name,
+                format!("it has {length} bytes only"),
+            ));
+        }
+        let memory = ShmemConf::new()
+            .os_id(name)
+            .open()
+            .map_err(|error| from_crate("opening", name, &error))?;
+        let size = memory.len().saturating_sub(HEADER);
+        let mapping = Mapping {
+            memory,
+            file,
+            name: name.into(),
+            size,
+            reserved: AtomicUsize::new(0),
+            creator: None,
+        };
+        if mapping.memory.len() as u64 != length {
+            return Err(ShmError::invalid(name, "its size changes"));
+        }
+        mapping.reserve_to(0)?;
+        mapping.check()?;
+        Ok(mapping)
+    }
+
+    fn check(&self) -> Result<(), ShmError> {
+        let header = self.header();
+        if header.magic.load(Ordering::Acquire) != MAGIC {
+            return Err(ShmError::invalid(
+                &self.name,
+                "it is no segment of this version of the library",
+            ));
+        }
+        if header.size.load(Ordering::Relaxed) != self.size as u64 {
+            return Err(ShmError::invalid(
+                &self.name,
+                "its header does not fit its size",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        // SAFETY: the mapping is page-aligned, longer than a header (checked when it was made)
+        // and its first page is reserved before anybody calls this; atomics only.
+        unsafe { &*self.memory.as_ptr().cast::<Header>() }
+    }
+
+    #[cold]
+    pub(super) fn reserve_to(&self, end: usize) -> Result<(), ShmError> {
+        if end > self.size {
+            return Err(ShmError::Size { bytes: end as u64 });
+        }
+        let from = match self.reserved.load(Ordering::Relaxed) {
+            0 => 0,
+            user => HEADER + user,
+        };
+        let total = self.memory.len();
+        let generous = (HEADER + end).next_multiple_of(STEP.min(total / 8).max(4096));
+        let to = match self.allocate(from, generous.min(total)) {
+            Ok(()) => generous.min(total),
+            Err(_) => {
+                // Perhaps there is room for what is needed, if not for the whole step.
+                self.allocate(from, HEADER + end)?;
+                HEADER + end
+            }
+        };
+        self.reserved.fetch_max(to - HEADER, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn allocate(&self, from: usize, to: usize) -> Result<(), ShmError> {
+        let (offset, bytes) = (from as libc::off_t, to.saturating_sub(from));
+        loop {
+            match nix::fcntl::posix_fallocate(&self.file, offset, bytes as libc::off_t) {
+                Ok(()) => break,
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::ENOSPC) => return Err(ShmError::no_space(bytes as u64)),
+                Err(errno) => return Err(ShmError::os("reservation", &self.name, &errno.into())),
+            }
+        }
+        self.populate(from, to);
+        Ok(())
+    }
+
+    /// Maps the pages in one go, which is several times cheaper than a fault for each.
+    fn populate(&self, from: usize, to: usize) {
+        let from = from / 4096 * 4096;
+        // SAFETY: inside the mapping; the advice changes no contents, and where the kernel does
+        // not know it (before 5.14) it does nothing and the pages come one by one.
+        unsafe {
+            let start = self.memory.as_ptr().add(from);
+            libc::madvise(start.cast(), to - from, libc::MADV_POPULATE_WRITE);
+        }
+    }
+
+    /// Whether somebody else uses the segment, or is about to.
+    pub(super) fn needed(&self) -> bool {
+        let header = self.header();
+        let (sent, opened) = (&header.sent, &header.opened);
+        if sent.load(Ordering::SeqCst) != opened.load(Ordering::SeqCst) {
+            return true;
+        }
+        // Everybody who has it open holds a shared lock on the file.
+        let alone = self.file.try_lock().is_ok();
+        if alone {
+            let _ = self.file.lock_shared();
+        }
+        !alone
+    }
+}
+
+/// Makes memory under the first of these names that is not taken.
+pub(super) fn create(
+    total: usize,
+    mut name: impl FnMut() -> String,
+) -> Result<(Shmem, String), ShmError> {
+    loop {
+        let name = name();
+        match ShmemConf::new().os_id(&name).size(total).create() {
+            Ok(memory) => return Ok((memory, name)),
+            Err(ShmemError::MappingIdExists) => {}
+            Err(error) => return Err(from_crate("creation", &name, &error)),
+        }
+    }
+}
+
+pub(super) fn unlink(name: &str) -> Result<(), ShmError> {
+    let path = name::path(name).ok_or_else(|| ShmError::invalid(name, "it is no name"))?;
+    std::fs::remove_file(path).map_err(|error| ShmError::os("unlinking", name, &error))
+}
+
+fn open_file(name: &str) -> Result<File, ShmError> {
+    let path = name::path(name).ok_or_else(|| ShmError::invalid(name, "it is no name"))?;
+    let open = |path| {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        // It can only be locked for the moment in which the owner looks whether it is needed.
+        for _ in 0..100 {
+            if file.try_lock_shared().is_ok() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        Ok::<File, io::Error>(file)
+    };
+    open(path).map_err(|error| ShmError::os("opening", name, &error))
+}
+
+fn from_crate(call: &str, name: &str, error: &ShmemError) -> ShmError {
+    match error {
+        ShmemError::MapCreateFailed(errno)
+        | ShmemError::MapOpenFailed(errno)
+        | ShmemError::UnknownOsError(errno) => {
+            let errno = i32::try_from(*errno).unwrap_or(libc::EIO);
+            ShmError::os(call, name, &io::Error::from_raw_os_error(errno))
+        }
+        other => ShmError::invalid(name, other.to_string()),
+    }
+}
