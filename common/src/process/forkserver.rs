@@ -38,12 +38,10 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Pid};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 /// A process that the server has forked.
 pub(super) struct Born {
@@ -60,7 +58,7 @@ struct Server {
     /// The process that started it: a fork of that one must start its own.
     owner: u32,
     /// The environment it has, so that a new process can be told what differs.
-    environment: BTreeMap<OsString, OsString>,
+    environment: Vec<(OsString, OsString)>,
     process: Process<()>,
 }
 
@@ -81,7 +79,7 @@ pub(super) fn environment_changes(
     changes: Vec<(OsString, Option<OsString>)>,
 ) -> Vec<(OsString, Option<OsString>)> {
     let mut all = match &*lock(&SERVER) {
-        Some(server) => differences(&server.environment, std::env::vars_os()),
+        Some(server) => differences(&server.environment, std::env::vars_os().collect()),
         None => Vec::new(),
     };
     all.extend(changes);
@@ -344,13 +342,13 @@ impl Keeper {
             sys::exit_now(0);
         }
         let spare = 1 + self.wards.len();
-        // First who has taken a request: one that has, and ended, is no spare any more.
-        while let Ok(packet) = packet::receive(self.taken.0.as_fd(), false) {
-            if let (Some(pidfd), Some(lifeline)) =
+        // First whether the spare has taken a request: one that has, and ended, is none any more.
+        if (ready.contains(&0) || ready.contains(&spare))
+            && let Ok(packet) = packet::receive(self.taken.0.as_fd(), false)
+            && let (Some(pidfd), Some(lifeline)) =
                 (self.spare.take(), packet.fds.into_iter().next())
-            {
-                self.wards.push(Ward { pidfd, lifeline });
-            }
+        {
+            self.wards.push(Ward { pidfd, lifeline });
         }
         for &at in ready.iter().rev().filter(|&&at| 0 < at && at < spare) {
             report_end(&self.wards.swap_remove(at - 1));
@@ -388,7 +386,7 @@ fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
     let server = nix::unistd::getppid();
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     // Unless somebody waits already.
-    if !matches!(wait::is_readable(control, Some(Instant::now())), Ok(true)) {
+    if !wait::is_readable_now(control) {
         child::rehearse();
     }
     sys::forget_exit_handlers();

@@ -1,9 +1,9 @@
 //! Messages on the lifeline, the socket between a process and its parent.
 //!
 //! A packet is a header and a body, sent whole or not at all (SOCK_SEQPACKET, unix(7)), with
-//! descriptors beside it. A body too large for the socket's buffer is put in a memory file whose
-//! descriptor goes instead, so that sending never blocks: a parent that does not read cannot keep
-//! its child from ending, nor a slow child its parent from going on.
+//! descriptors beside it. A large body is put in a memory file whose descriptor goes instead, so
+//! that sending never blocks: a parent that does not read cannot keep its child from ending, nor a
+//! slow child its parent from going on.
 //!
 //! To copy: packet.rs, sys.rs.
 
@@ -11,7 +11,7 @@ use super::sys::{self, Received};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 use std::fs::File;
 use std::io::{IoSlice, Write};
@@ -81,8 +81,8 @@ pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 const MAGIC: [u8; 4] = *b"cmn1";
 const HEADER: usize = 16;
-/// Far below the smallest default socket buffer (net.core.wmem_default is 208 KiB).
-const INLINE: usize = 32 * 1024;
+/// Most starts and results are no longer, and every receiver has room for as much on its stack.
+const INLINE: usize = 1024;
 
 /// Sends a packet without blocking.
 ///
@@ -138,10 +138,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, Rece
         true => MsgFlags::empty(),
         false => MsgFlags::MSG_DONTWAIT,
     };
-    // Its length first, so that the buffer is no larger than it.
-    let peek = flags | MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
-    let length = uninterrupted(|| recv(socket.as_raw_fd(), &mut [0; HEADER], peek))?;
-    let mut buffer = vec![0u8; length.min(HEADER + INLINE)];
+    let mut buffer = [0u8; HEADER + INLINE];
     let Received {
         length,
         mut fds,
@@ -161,9 +158,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, Rece
     size.copy_from_slice(&buffer[8..HEADER]);
     let size = u64::from_le_bytes(size);
     let body = if buffer[5] == 0 {
-        buffer.truncate(length);
-        buffer.drain(..HEADER);
-        buffer
+        buffer[HEADER..length].to_vec()
     } else if fds.is_empty() {
         return Err(ReceiveError::Corrupt("its memory file is missing"));
     } else {

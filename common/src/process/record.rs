@@ -110,11 +110,14 @@ impl Child {
 
     /// Whether it has ended; if so, its outcome has been collected.
     pub(super) fn has_ended(&self) -> bool {
-        let now = Some(Instant::now());
-        if !self.is_ours() {
-            return wait::is_readable(self.pidfd.as_fd(), now).unwrap_or(false);
+        if self.is_ours() && matches!(&*lock(&self.state), State::Ended(_)) {
+            return true;
         }
-        matches!(self.wait_until(now), Ok(true))
+        let ended = wait::is_readable_now(self.pidfd.as_fd());
+        if ended && self.is_ours() {
+            self.collect();
+        }
+        ended
     }
 
     /// Waits for its end and collects the outcome; false if `deadline` came first.

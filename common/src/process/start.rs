@@ -17,7 +17,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, Pid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -333,17 +333,23 @@ fn adopt<R>(
 
 /// Compares two environments: what to change to get from `from` to `to`.
 pub(super) fn differences(
-    from: &BTreeMap<OsString, OsString>,
-    to: impl Iterator<Item = (OsString, OsString)>,
+    from: &[(OsString, OsString)],
+    to: Vec<(OsString, OsString)>,
 ) -> Vec<(OsString, Option<OsString>)> {
-    let mut removed: BTreeSet<&OsStr> = from.keys().map(OsString::as_os_str).collect();
+    // As a rule nothing has changed, not even the order.
+    if from == to {
+        return Vec::new();
+    }
+    let mut from: BTreeMap<&OsStr, &OsStr> = from
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
     let mut changes = Vec::new();
     for (name, value) in to {
-        removed.remove(name.as_os_str());
-        if from.get(&name) != Some(&value) {
+        if from.remove(&*name) != Some(&*value) {
             changes.push((name, Some(value)));
         }
     }
-    changes.extend(removed.into_iter().map(|name| (name.to_owned(), None)));
+    changes.extend(from.into_keys().map(|name| (name.to_owned(), None)));
     changes
 }

@@ -87,6 +87,14 @@ fn is_ready(fd: &PollFd<'_>) -> bool {
     fd.revents().is_none_or(|events| !events.is_empty())
 }
 
+/// Whether the one descriptor is ready now.
+pub(super) fn is_readable_now(fd: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+    ppoll(&mut polled, Some(NOW), None).is_ok() && is_ready(&polled[0])
+}
+
+const NOW: TimeSpec = TimeSpec::from_duration(Duration::ZERO);
+
 /// Whether the one descriptor is ready before `deadline`.
 pub(super) fn is_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<bool, Errno> {
     Ok(!readable(&[fd], deadline)?.is_empty())
@@ -96,12 +104,7 @@ pub(super) fn is_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Resu
 pub(super) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::empty())];
     let gone = PollFlags::POLLHUP;
-    ppoll(
-        &mut polled,
-        Some(TimeSpec::from_duration(Duration::ZERO)),
-        None,
-    )
-    .is_ok()
+    ppoll(&mut polled, Some(NOW), None).is_ok()
         && polled[0]
             .revents()
             .is_some_and(|events| events.intersects(gone))
