@@ -8,7 +8,9 @@
 //!
 //! A sleep and a wake cost about 30 us; an answer that is already on its way comes in less than
 //! one. So `Spin` looks for a while before its caller sleeps, seldom where that does not pay (more
-//! runnable processes than cores, or nothing to do), and never on one core. The futexes of the crate `atomic-wait` are private to one process, hence these.
+//! runnable processes than cores, or nothing to do), and never on one core.
+//!
+//! The futexes of the crate `atomic-wait` are private to one process, hence these.
 //!
 //! To copy: futex.rs.
 

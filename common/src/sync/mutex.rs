@@ -218,7 +218,15 @@ impl<T> Mutex<T> {
     #[doc(alias = "locked")]
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        self.state().mutex.is_locked()
+        self.holder().is_some()
+    }
+
+    /// The thread that holds it now: its id, which is the process's own for a process of one thread,
+    /// and whose process `/proc/<id>/status` names (gettid(2)). For a person who looks for the one
+    /// that does not let go; it may be another's as soon as it is told.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        self.state().mutex.holder()
     }
 
     pub(super) fn state(&self) -> &State {
@@ -327,7 +335,7 @@ impl<T> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mutex")
             .field("of", &std::any::type_name::<T>())
-            .field("locked", &self.is_locked())
+            .field("holder", &self.holder())
             .finish()
     }
 }

@@ -105,7 +105,7 @@ impl ReentrantMutex {
     /// As [`lock`](ReentrantMutex::lock), and [`MutexError::Locked`].
     pub fn try_lock(&self) -> Result<ReentrantGuard<'_>, MutexError> {
         let mutex = &self.0.get().mutex;
-        match mutex.is_locked() && !mutex.is_held_here() {
+        match mutex.holder().is_some() && !mutex.is_held_here() {
             true => Err(MutexError::Locked),
             false => self.lock_until(Deadline::Now),
         }
@@ -124,7 +124,15 @@ impl ReentrantMutex {
     #[doc(alias = "locked")]
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        self.0.get().mutex.is_locked()
+        self.holder().is_some()
+    }
+
+    /// The thread that holds it now: its id, which is the process's own for a process of one thread,
+    /// and whose process `/proc/<id>/status` names (gettid(2)). For a person who looks for the one
+    /// that does not let go; it may be another's as soon as it is told.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        self.0.get().mutex.holder()
     }
 
     fn lock_until(&self, deadline: Deadline) -> Result<ReentrantGuard<'_>, MutexError> {
@@ -177,7 +185,7 @@ impl Drop for ReentrantGuard<'_> {
 impl fmt::Debug for ReentrantMutex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReentrantMutex")
-            .field("locked", &self.is_locked())
+            .field("holder", &self.holder())
             .finish()
     }
 }

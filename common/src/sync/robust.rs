@@ -108,15 +108,14 @@ impl RobustMutex {
         self.lock(soon, &NONE, recover).ok()
     }
 
-    /// Whether somebody holds it now.
-    pub(crate) fn is_locked(&self) -> bool {
-        self.word().load(Ordering::Relaxed) & THREAD != 0
+    /// The id of the thread that holds it now.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        Some(self.word().load(Ordering::Relaxed) & THREAD).filter(|&thread| thread != 0)
     }
 
     /// Whether this thread holds it; a fork of the holder does not. Asks the kernel who this is.
     pub(crate) fn is_held_here(&self) -> bool {
-        let holder = (self.word().load(Ordering::Relaxed) & THREAD).cast_signed();
-        holder == nix::unistd::gettid().as_raw()
+        self.holder() == Some(nix::unistd::gettid().as_raw().cast_unsigned())
     }
 
     /// Unlocks it if this thread holds it: for a guard that was forgotten.

@@ -9,8 +9,7 @@ use testkit::isolated;
 
 #[test]
 fn a_mutex_excludes_other_processes() {
-    // S-001, S-002, S-006, S-007. Only who has the guard can release, and once. Which process
-    // holds it is not told, only that one does.
+    // S-001, S-002, S-006, S-007. Only who has the guard can release, and once.
     isolated(|| {
         let mutex = Mutex::new(String::from("free")).unwrap();
         assert!(!mutex.is_locked());
@@ -24,15 +23,19 @@ fn a_mutex_excludes_other_processes() {
         let args = (mutex.clone(), holds.clone(), go.clone());
         let child: Process<()> = Process::spawn(holder, args).unwrap();
         holds.wait();
-        assert!(mutex.is_locked() && format!("{mutex:?}").contains("locked: true"));
+        assert!(mutex.is_locked() && format!("{mutex:?}").contains("holder: Some"));
+        assert_eq!(mutex.holder(), Some(child.pid()));
         assert!(matches!(mutex.try_lock(), Err(MutexError::Locked)));
         let start = Instant::now();
         assert!(matches!(mutex.lock_timeout(SOON), Err(MutexError::Locked)));
         assert!(start.elapsed() >= SOON);
         go.set();
         child.join().unwrap();
-        assert_eq!(*mutex.lock().unwrap(), "free, then held");
-        assert!(!mutex.is_locked());
+        let guard = mutex.lock().unwrap();
+        assert_eq!(mutex.holder(), Some(nix::unistd::gettid().as_raw() as u32));
+        assert_eq!(*guard, "free, then held");
+        drop(guard);
+        assert!(!mutex.is_locked() && mutex.holder().is_none());
     });
 }
 

@@ -233,7 +233,7 @@ fn a_barrier_keeps_in_step() {
     // S-022, S-023, S-031, S-032
     isolated(|| {
         fn party(barrier: Barrier, log: Queue<(u32, u32)>) {
-            for phase in 0..50 {
+            for phase in 0..1000 {
                 let index = barrier.wait_timeout(LONG).unwrap().index;
                 log.put((phase, index)).unwrap();
                 barrier.wait_timeout(LONG).unwrap();
@@ -243,7 +243,7 @@ fn a_barrier_keeps_in_step() {
         let parties: Vec<Process<()>> = (0..5)
             .map(|_| Process::spawn(party, (barrier.clone(), log.clone())).unwrap())
             .collect();
-        for phase in 0..50 {
+        for phase in 0..1000 {
             let mut came: Vec<(u32, u32)> =
                 (0..5).map(|_| log.get_timeout(LONG).unwrap()).collect();
             came.sort_unstable();
