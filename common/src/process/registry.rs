@@ -2,8 +2,9 @@
 //!
 //! To copy: the folder process/ and what its mod.rs names.
 
-use super::lock;
 use super::record::Child;
+use super::{lock, wait};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 
 static CHILDREN: Mutex<Vec<Arc<Child>>> = Mutex::new(Vec::new());
@@ -25,7 +26,14 @@ pub(super) fn add(child: Arc<Child>) {
 
 /// Reaps those that have ended; their handles keep the outcome.
 pub(super) fn sweep() {
-    lock(&CHILDREN).retain(|child| !child.has_ended());
+    let mut children = lock(&CHILDREN);
+    // Most often none has; one call for all of them tells.
+    let fds: Vec<BorrowedFd<'_>> = children.iter().map(|child| child.pidfd()).collect();
+    if fds.is_empty() || !wait::any_readable_now(&fds) {
+        return;
+    }
+    drop(fds);
+    children.retain(|child| !child.has_ended());
 }
 
 pub(super) fn active() -> Vec<ActiveChild> {

@@ -90,7 +90,14 @@ fn is_ready(fd: &PollFd<'_>) -> bool {
 /// Whether the one descriptor is ready now.
 pub(super) fn is_readable_now(fd: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
-    ppoll(&mut polled, Some(NOW), None).is_ok() && is_ready(&polled[0])
+    ppoll(&mut polled, Some(NOW), None).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether any of them is ready now, or nobody can tell: more than poll(2) takes at a time.
+pub(super) fn any_readable_now(fds: &[BorrowedFd<'_>]) -> bool {
+    let polled = fds.iter().map(|&fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut polled: Vec<PollFd<'_>> = polled.collect();
+    ppoll(&mut polled, Some(NOW), None).map_or(true, |ready| ready > 0)
 }
 
 const NOW: TimeSpec = TimeSpec::from_duration(Duration::ZERO);
