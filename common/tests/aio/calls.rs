@@ -177,6 +177,32 @@ fn panics_and_results_that_do_not_serialise_are_errors_of_their_own_item() {
 }
 
 #[test]
+fn a_panic_while_arguments_are_read_is_their_calls_own() {
+    isolated(|| {
+        struct Bomb;
+        impl serde::Serialize for Bomb {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_unit()
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for Bomb {
+            fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                panic!("not to be read")
+            }
+        }
+        let pool = Pool::new(1).unwrap();
+        let other = pool.apply(
+            async |millis| tokio::time::sleep(Duration::from_millis(millis)).await,
+            (200u64,),
+        );
+        let bomb = pool.apply(async |_: Bomb| (), (Bomb,));
+        let (other, bomb) = block_on(async { tokio::join!(other, bomb) });
+        assert_eq!(other, Ok(()));
+        assert!(matches!(&bomb, Err(TaskError::Panicked { .. })), "{bomb:?}");
+    });
+}
+
+#[test]
 fn large_arguments_and_results_cross() {
     isolated(|| {
         let pool = Pool::new(2).unwrap();

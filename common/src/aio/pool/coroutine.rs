@@ -8,7 +8,7 @@
 use crate::aio::gather::catch;
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::function::{self, BadEntry, Entry, EntryRef, Failure, Function, Signature};
-use crate::panic::Panic;
+use crate::panic::{self, Panic};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde::de::DeserializeOwned;
@@ -71,13 +71,16 @@ impl Chunk {
         EntryRef::of(ChunkOf::<F, A>::ENTRY)
     }
 
-    /// Decodes the arguments of its calls. Nothing runs before the first poll.
+    /// Decodes the arguments of its calls, which runs the user's code. Nothing else runs before
+    /// the first poll.
     ///
     /// # Errors
     ///
-    /// [`Failure::Arguments`].
+    /// [`Failure::Arguments`], [`Failure::Panicked`].
     pub(super) fn start(self, args: &[u8], timeout: Option<Duration>) -> Result<Running, Failure> {
-        (self.0)(args, timeout).map_err(Failure::Arguments)
+        panic::catch(|| (self.0)(args, timeout))
+            .map_err(Failure::Panicked)?
+            .map_err(Failure::Arguments)
     }
 }
 
