@@ -99,6 +99,7 @@ impl Pool {
             push: |items, item| items.push(&(item,)),
             source: Some(items.into_iter()),
             refused,
+            unfit: None,
             panic: None,
             chunk: 1,
             window: 2 * self.workers(),
@@ -118,6 +119,8 @@ struct Feed<I: Iterator, R> {
     source: Option<I>,
     /// Why nothing can be submitted; told once.
     refused: Option<TaskError>,
+    /// Why the item behind those submitted last cannot be.
+    unfit: Option<EncodeError>,
     /// What the input panicked with; passed on after what came before.
     panic: Option<Box<dyn Any + Send>>,
     chunk: usize,
@@ -137,17 +140,11 @@ impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
             self.refused.get_or_insert(TaskError::NotOwner { owner });
         }
         let mut items = Items::new(Buffer::default(), self.drawn);
-        let mut wrong = None;
-        while items.len() < self.chunk {
+        while items.len() < self.chunk && self.unfit.is_none() {
             let source = self.source.as_mut()?;
             // The input is dropped if it panics, so its state does not matter.
             match catch_unwind(AssertUnwindSafe(|| source.next())) {
-                Ok(Some(item)) => {
-                    if let Err(error) = (self.push)(&mut items, item) {
-                        wrong = Some(TaskError::Encode(error));
-                        break;
-                    }
-                }
+                Ok(Some(item)) => self.unfit = (self.push)(&mut items, item).err(),
                 Ok(None) => {
                     self.source = None;
                     if items.len() == 0 {
@@ -163,12 +160,15 @@ impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
                 }
             }
         }
-        if let Some(error) = self.refused.clone().or(wrong) {
-            if self.refused.is_some() {
-                self.source = None;
-            }
-            self.drawn += items.len() + 1;
+        if let Some(error) = self.refused.clone() {
+            self.source = None;
+            self.unfit = None;
             return Some(Job::failed(self.name, error));
+        }
+        if items.len() == 0 {
+            self.drawn += 1;
+            let error = self.unfit.take().map(TaskError::Encode);
+            return error.map(|error| Job::failed(self.name, error));
         }
         self.drawn += items.len();
         let chunking = Chunking::fixed(items.len());

@@ -129,6 +129,34 @@ fn what_cannot_be_sent_is_an_error_and_no_more() {
     });
 }
 
+#[test]
+fn an_item_that_cannot_be_sent_is_an_error_in_its_place() {
+    isolated(|| {
+        #[derive(Clone, PartialEq, Debug, serde::Deserialize)]
+        struct Picky(u64);
+        impl serde::Serialize for Picky {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self.0 {
+                    5 | 6 => Err(serde::ser::Error::custom("neither 5 nor 6")),
+                    x => serializer.serialize_newtype_struct("Picky", &x),
+                }
+            }
+        }
+        let pool = pool(2);
+        for chunk in [1, 2, 3, 5, 10] {
+            let items = (0..10).map(Picky);
+            let each: Vec<_> = pool.imap(|x: Picky| x.0, items).chunk_size(chunk).collect();
+            assert_eq!(each.len(), 10);
+            for (item, result) in (0..10).zip(each) {
+                match result {
+                    Err(TaskError::Encode(_)) => assert!(item == 5 || item == 6),
+                    result => assert_eq!(result, Ok(item)),
+                }
+            }
+        }
+    });
+}
+
 /// O-007: a panic of the input is the caller's, twice in a row.
 #[test]
 fn a_panic_in_the_input_iterator() {
