@@ -234,22 +234,22 @@ impl Engine {
     /// Takes what is in the result ring and hands it on. Never waits for a worker, but for the
     /// rest of a long result for a moment.
     pub(super) fn drain(&self) {
-        let mut inbox = lock(&self.inbox);
         loop {
+            let mut inbox = lock(&self.inbox);
             inbox.clear();
-            match self.results.get_many(&mut inbox, TOGETHER, Deadline::Now) {
-                Ok(_) => self.accept_all(&mut inbox),
+            let got = self.results.get_many(&mut inbox, TOGETHER, Deadline::Now);
+            let finished = got.map(|_| self.accept_all(&mut inbox));
+            drop(inbox);
+            match finished {
+                Ok(finished) => self.conclude(finished),
                 Err(GetError::Interrupted) => {}
                 Err(GetError::Empty | GetError::Closed) => return,
-                Err(error) => {
-                    drop(inbox);
-                    return self.lost_memory(&error);
-                }
+                Err(error) => return self.lost_memory(&error),
             }
         }
     }
 
-    fn accept_all(&self, inbox: &mut Batch) {
+    fn accept_all(&self, inbox: &mut Batch) -> Finished {
         let mut finished = Finished::default();
         {
             let mut core = lock(&self.core);
@@ -266,7 +266,7 @@ impl Engine {
             }
             self.pump(&mut core, &mut finished);
         }
-        self.conclude(finished);
+        finished
     }
 
     /// The chunk that a message answers, if it is one that waits for that.

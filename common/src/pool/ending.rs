@@ -45,7 +45,8 @@ impl Engine {
         self.end_all(&TaskError::Cancelled);
     }
 
-    pub(super) fn join(&self) -> Result<(), PoolError> {
+    /// Whether it has ended before `deadline`.
+    pub(super) fn join(&self, deadline: Deadline) -> Result<bool, PoolError> {
         if !self.is_owner() {
             // A copy must not close the ring, which it shares with the pool.
             return Err(PoolError::NotOwner { owner: self.owner });
@@ -53,16 +54,18 @@ impl Engine {
         if lock(&self.core).phase == Phase::Open {
             return Err(PoolError::Open);
         }
-        self.wait(Deadline::Never, || self.unfinished() == 0);
+        if !self.wait(deadline, || self.unfinished() == 0) {
+            return Ok(false);
+        }
         if lock(&self.core).phase == Phase::Closed {
             // The workers leave when they find the ring closed.
             self.tasks.close();
-            self.dismiss_workers(PATIENCE);
+            self.dismiss_workers(deadline.at_most(PATIENCE));
             lock(&self.core).phase = Phase::Ended;
         }
         self.wind_up();
         self.kill_workers();
-        Ok(())
+        Ok(true)
     }
 
     /// Ends the threads, this one excepted, and removes the names from `/dev/shm`.

@@ -16,6 +16,7 @@ use super::message::Items;
 use super::spares::Spares;
 use super::stats::{Event, Hook};
 use super::{Settings, lock};
+use crate::panic;
 use crate::ring::{Batch, Ring, RingConfig};
 use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Write};
@@ -212,7 +213,10 @@ impl Engine {
     /// Does what has to be done for finished jobs, with no lock held.
     pub(super) fn conclude(&self, finished: Finished) {
         if let Some(hook) = &self.hook {
-            finished.events.iter().for_each(hook);
+            for event in &finished.events {
+                // A panic has been printed; the thread has more to do than to tell of it.
+                let _ = panic::catch(|| hook(event));
+            }
         }
         if !finished.callbacks.is_empty() {
             lock(&self.callbacks).extend(finished.callbacks);
@@ -267,6 +271,8 @@ impl Engine {
     pub(super) fn stop_threads(&self) {
         self.over.store(true, Release);
         self.alarm();
+        // The feeder looks with the lock held: it sees the flag, or sleeps by now.
+        drop(lock(&self.feed));
         self.fed.notify_all();
         self.results.kick();
         self.lead.look();

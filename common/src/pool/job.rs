@@ -295,6 +295,13 @@ impl Job {
             .retain(|waiter| !matches!(waiter, Waiter::Thread(other) if other.id() == thread.id()));
     }
 
+    /// Forgets those that wait to be told of it with others.
+    pub(super) fn unwatch_for(&self, completions: &Arc<Completions>) {
+        lock(&self.answers).waiters.retain(
+            |waiter| !matches!(waiter, Waiter::Queue(other, _) if Arc::ptr_eq(other, completions)),
+        );
+    }
+
     /// Has `callback` called when the job has finished; gives it back if it has already.
     pub(super) fn call_back(&self, callback: Callback) -> Option<Callback> {
         let mut answers = lock(&self.answers);

@@ -52,6 +52,7 @@ pub use stats::{Event, PoolStats, WorkerStats};
 
 pub(crate) use builder::Settings;
 
+use crate::deadline::Deadline;
 use crate::function::Function;
 use chunk::Chunk;
 use chunking::Chunking;
@@ -225,7 +226,28 @@ impl Pool {
     /// [`PoolError::Open`] unless [`close`](Pool::close) or [`terminate`](Pool::terminate) was
     /// called; [`PoolError::NotOwner`] in a fork of the process that made the pool.
     pub fn join(&self) -> Result<(), PoolError> {
-        self.engine.join()
+        self.engine.join(Deadline::Never).map(drop)
+    }
+
+    /// As [`join`](Pool::join), for at most `timeout`: false if tasks were left then, and the pool
+    /// is as it was. Workers that are slow to exit after their last task are killed in time.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Pool::join).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # let pool = common::pool::Pool::new(1)?;
+    /// let nap = pool.apply_async(|| std::thread::sleep(Duration::from_secs(60)), ());
+    /// pool.close();
+    /// assert!(!pool.join_timeout(Duration::from_millis(10))?);
+    /// nap.cancel();
+    /// assert!(pool.join_timeout(Duration::from_secs(30))?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join_timeout(&self, timeout: Duration) -> Result<bool, PoolError> {
+        self.engine.join(Deadline::after(timeout))
     }
 
     /// Closes it and waits until everything it was given is done.

@@ -279,6 +279,9 @@ pub fn wait_any<R>(results: &[AsyncResult<R>], timeout: Option<Duration>) -> Opt
     let completions = Arc::new(Completions::default());
     watch_all(results, &completions);
     wait_some(results, &completions, Deadline::from(timeout));
+    for result in results {
+        result.job.unwatch_for(&completions);
+    }
     completions.pop()
 }
 

@@ -6,7 +6,7 @@ use common::process::{Process, Stdio};
 use std::collections::HashSet;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use testkit::{ends_within, isolated, pidfd};
 
@@ -143,6 +143,31 @@ fn two_hundred_workers() {
         let mut stderr = process.stderr.take().unwrap();
         stderr.read_to_string(&mut printed).unwrap();
         assert_eq!((process.join().unwrap(), &*printed), (332_833_500, ""));
+    });
+}
+
+#[test]
+fn a_hook_may_look_at_the_pool_and_may_panic() {
+    isolated(|| {
+        let pool = Arc::new(OnceLock::<Pool>::new());
+        let theirs = Arc::downgrade(&pool);
+        let hook = move |event: &Event| {
+            if let Some(pool) = theirs.upgrade().as_ref().and_then(|pool| pool.get()) {
+                pool.stats();
+            }
+            let ended = matches!(event, Event::WorkerEnded { .. } | Event::TaskEnded { .. });
+            assert!(!ended, "the hook fails");
+        };
+        let made = Pool::builder().workers(1).on_event(hook).build().unwrap();
+        assert!(pool.set(made).is_ok());
+        let pool = pool.get().unwrap();
+        for _ in 0..2 {
+            assert_eq!(pool.apply(square, (3,)), Ok(9));
+            pool.apply(|| -> () { std::process::abort() }, ())
+                .unwrap_err();
+        }
+        pool.close();
+        assert!(pool.join_timeout(Duration::from_secs(30)).unwrap());
     });
 }
 
