@@ -1,7 +1,7 @@
 //! The three ways to start a process, and what each costs: to start it and to wait for its end,
 //! in a small process, then in one with 256 MiB of its own.
 //!
-//! On a machine with two cores: about 800, 150 and 300 us in the small one; in the large one a fork
+//! On a machine with two cores: about 800, 300 and 400 us in the small one; in the large one a fork
 //! takes ten milliseconds and more, as it copies the tables of all the memory there is, and the
 //! others as long as before.
 //!

@@ -73,7 +73,8 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// use common::aio::TaskGroup;
     ///
     /// let sum = TaskGroup::run(async |group| {
-    ///     let members = [1, 2, 3].map(|x| group.spawn(async move { Ok::<_, String>(x * x) }).unwrap());
+    ///     let square = async |x: u64| Ok::<_, String>(x * x);
+    ///     let members = [1, 2, 3].map(|x| group.spawn(square(x)).unwrap());
     ///     let mut sum = 0;
     ///     for member in members {
     ///         sum += member.await.unwrap();

@@ -123,7 +123,8 @@ impl PoolBuilder {
     ///     words.get(&word).cloned()
     /// }
     ///
-    /// let pool = Pool::builder().workers(1).initializer(dictionary, ("French".to_string(),)).build()?;
+    /// let language = ("French".to_string(),);
+    /// let pool = Pool::builder().workers(1).initializer(dictionary, language).build()?;
     /// let words = ["one", "two"].map(str::to_string);
     /// assert_eq!(pool.map_with(translate, words)?, [Some("one in French".to_string()), None]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

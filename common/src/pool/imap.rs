@@ -60,8 +60,8 @@ impl Pool {
     ///
     /// ```
     /// # let pool = common::pool::Pool::new(2)?;
-    /// let sum: u64 = pool.imap_unordered(|x: u64| x * x, 0..4).map(|square| square.unwrap()).sum();
-    /// assert_eq!(sum, 14);
+    /// let squares = pool.imap_unordered(|x: u64| x * x, 0..4);
+    /// assert_eq!(squares.sum::<Result<u64, _>>()?, 14);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn imap_unordered<F, A, R, I>(&self, f: F, items: I) -> IMapUnordered<I::IntoIter, R>

@@ -116,7 +116,8 @@ impl Pool {
     /// ```
     /// # let pool = common::pool::Pool::new(1)?;
     /// assert_eq!(pool.apply(|a: String, n: usize| a.repeat(n), ("ab".to_string(), 2))?, "abab");
-    /// let own = pool.apply(|text: String| text.parse::<u8>().map_err(|e| e.to_string()), ("x".to_string(),))?;
+    /// let parse = |text: String| text.parse::<u8>().map_err(|error| error.to_string());
+    /// let own: Result<u8, String> = pool.apply(parse, ("x".to_string(),))?;
     /// assert!(own.is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

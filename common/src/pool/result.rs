@@ -222,8 +222,8 @@ pub(super) fn wait_job(
 /// }
 /// let pool = common::pool::Pool::new(2)?;
 /// let naps = [300, 1].map(|millis| pool.apply_async(nap, (millis,)));
-/// let order: Vec<usize> = common::pool::as_completed(naps).map(|(position, _)| position).collect();
-/// assert_eq!(order, [1, 0]);
+/// let order = common::pool::as_completed(naps).map(|(position, _)| position);
+/// assert_eq!(order.collect::<Vec<usize>>(), [1, 0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn as_completed<R>(results: impl IntoIterator<Item = AsyncResult<R>>) -> AsCompleted<R> {

@@ -128,9 +128,9 @@ impl Builder {
         self
     }
 
-    /// Describes where the workers live: start method, initializer, niceness, CPUs, limit of memory.
-    /// The number of workers is this builder's; a time limit for tasks would be one for a worker's
-    /// whole life.
+    /// Describes where the workers live: start method, initializer, niceness, CPUs, limit of
+    /// memory. The number of workers is this builder's; a time limit for tasks would be one for a
+    /// worker's whole life.
     ///
     /// ```
     /// use common::aio;

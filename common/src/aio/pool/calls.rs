@@ -112,8 +112,8 @@ impl Client {
         }
     }
 
-    /// Sends a chunk off and waits for its answer; if this future is dropped meanwhile, the chunk is
-    /// cancelled.
+    /// Sends a chunk off and waits for its answer; if this future is dropped meanwhile, the chunk
+    /// is cancelled.
     async fn answer(&self, entry: EntryRef, args: Vec<u8>, calls: usize) -> Result<Vec<u8>, Lost> {
         let permits = u32::try_from(calls).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.permits)

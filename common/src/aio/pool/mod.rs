@@ -12,21 +12,22 @@
 //!     library's own thread      <- Done  ---    values, errors, panics
 //! ```
 //!
-//! The pool can be used from any executor: its futures are woken by the driver, and nothing here
-//! blocks. Its workers are those of a [`crate::pool::Pool`], each of which has one task: to run
+//! The pool can be used from any executor: its futures are woken by the driver, and none of them
+//! blocks its thread; starting the pool and dropping it do, while processes start and end. Its
+//! workers are those of a [`crate::pool::Pool`], each of which has one task: to run
 //! coroutines. So how they are started, limited, watched and replaced is that pool's business
 //! ([`Builder::hosts`]).
 //!
 //! A worker that dies takes with it only what it had taken: each coroutine is told
-//! ([`TaskError::WorkerDied`]), or run again by another worker, if [`Builder::retries`] allows. What
-//! it had been sent but not taken has not run, and simply goes to another worker.
+//! ([`TaskError::WorkerDied`]), or run again by another worker, if [`Builder::retries`] allows.
+//! What it had been sent but not taken has not run, and simply goes to another worker.
 //!
 //! A worker costs little: with nothing to do it holds about 0.3 MB of memory of its own, with
 //! 1,000 coroutines that sleep about 0.9 MB (measured, 64-bit Linux, release build); what else `ps`
 //! shows, some 3 MB, is the program's code, which all of them share.
 //!
-//! There are two limits of time. [`Builder::task_timeout`] cancels the coroutine at an await, inside
-//! its worker. A coroutine that blocks its worker's loop cannot be cancelled:
+//! There are two limits of time. [`Builder::task_timeout`] cancels the coroutine at an await,
+//! inside its worker. A coroutine that blocks its worker's loop cannot be cancelled:
 //! [`Builder::hard_timeout`] kills its worker.
 //!
 //! To copy: the folder aio/pool/, aio/gather.rs, reactor.rs, the folder pool/ and what its mod.rs
@@ -54,8 +55,8 @@ use std::future::Future;
 
 /// Worker processes that run coroutines.
 ///
-/// Dropping it kills the workers; coroutines that had not ended give [`TaskError::Cancelled`]. To let
-/// them end, [`finish`](Self::finish) it.
+/// Dropping it kills the workers; coroutines that had not ended give [`TaskError::Cancelled`]. To
+/// let them end, [`finish`](Self::finish) it.
 ///
 /// ```
 /// use common::aio::pool::Pool;
@@ -152,9 +153,9 @@ impl Pool {
 
     /// Runs `f(item)` for each item, in the workers, and gives the values as they come.
     ///
-    /// The iterator is drawn at most [`Builder::window`] items ahead, so that it may be endless. With
-    /// a [`Builder::chunk_size`] greater than one, the values of a chunk come together. Dropping
-    /// the stream cancels what has not ended.
+    /// The iterator is drawn at most [`Builder::window`] items ahead, so that it may be endless.
+    /// With a [`Builder::chunk_size`] greater than one, the values of a chunk come together.
+    /// Dropping the stream cancels what has not ended.
     pub fn imap_unordered<F, I, R>(
         &self,
         f: F,
