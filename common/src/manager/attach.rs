@@ -31,6 +31,8 @@ impl Connection {
     pub(super) fn attach(&self, deadline: Deadline) -> Result<(), CallError> {
         while self.channel.get().is_none() {
             if self.attach_step()? {
+                // A future may watch the socket for what has just been read from it.
+                self.hand_over(self.lock());
                 break;
             }
             if deadline.passed() {
@@ -128,7 +130,7 @@ impl Connection {
         socket::send(self.socket.as_fd(), packet, None).map_err(|_| Death::Closed)
     }
 
-    fn enter(&self, state: &mut State, number: u32, file: OwnedFd) -> Result<(), Death> {
+    pub(super) fn enter(&self, state: &mut State, number: u32, file: OwnedFd) -> Result<(), Death> {
         let channel = Channel::open(file.as_fd())
             .map_err(|error| Death::NotAManager(format!("its memory cannot be mapped: {error}")))?;
         state.number = number;

@@ -12,6 +12,7 @@
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
+use super::attach::Stage;
 use super::channel::{Consumer, Corrupt};
 use super::connection::{Connection, Death, State};
 use super::error::CallError;
@@ -114,8 +115,9 @@ impl Connection {
     }
 
     /// Whoever leaves sees to it that somebody else reads.
-    fn hand_over(&self, mut state: MutexGuard<'_, State>) {
-        if state.reader.is_none() {
+    pub(super) fn hand_over(&self, mut state: MutexGuard<'_, State>) {
+        // Before the server has let this process in there is none.
+        if state.reader.is_none() && matches!(state.stage, Stage::Attached) {
             return;
         }
         if state.sleepers > 0 {
@@ -123,9 +125,10 @@ impl Connection {
             return;
         }
         let driver = state.driver;
-        let waker = state.pending.take_waker(driver);
-        drop(state);
-        if let Some(waker) = waker {
+        if let Some((number, waker)) = state.pending.take_waker(driver) {
+            // Should it be dropped instead of polled, it hands over in turn.
+            state.driver.get_or_insert(number);
+            drop(state);
             waker.wake();
         }
     }
@@ -274,8 +277,12 @@ impl Connection {
                 return Polled::Ready(Err(self.disconnected()));
             }
             let Some(mut reader) = state.reader.take() else {
-                // Its owner delivers, and hands over when it leaves.
+                // Its owner delivers, and hands over when it leaves; if that is a future which has
+                // to go on waiting, it drives from now on.
                 state.pending.set_waker(number, waker.clone());
+                if state.driver == Some(number) {
+                    state.driver = None;
+                }
                 return Polled::Asleep;
             };
             drop(state);
@@ -368,4 +375,99 @@ pub(super) enum Polled {
     Asleep,
     /// It must have the reactor watch the socket, and then come again.
     Drive,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::address::{Address, Key};
+    use crate::manager::channel::Channel;
+    use crate::manager::endpoint::Endpoint;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request whose future is polled by hand.
+    struct Polling {
+        number: u64,
+        woken: Arc<Woken>,
+    }
+
+    impl Polling {
+        fn new(connection: &Connection) -> Polling {
+            Polling {
+                number: connection.lock().pending.add(),
+                woken: Arc::default(),
+            }
+        }
+
+        fn poll(&self, connection: &Connection) -> Polled {
+            connection.poll(self.number, &self.woken.clone().into())
+        }
+
+        fn woken(&self) -> u32 {
+            self.woken.0.load(Ordering::Relaxed)
+        }
+
+        fn drop(&self, connection: &Connection) {
+            connection.abandon(self.number);
+            connection.stop_driving(self.number);
+        }
+    }
+
+    /// Connected, to nobody, and not attached yet; and the server's socket.
+    fn connection() -> (Connection, OwnedFd) {
+        let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+        let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let endpoint = Endpoint {
+            id: [1; 16],
+            name: "Manager".into(),
+            address: Address::unique(),
+            key: Key::random(),
+        };
+        (Connection::on(ours, &Arc::new(endpoint)), theirs)
+    }
+
+    #[test]
+    fn a_future_that_finds_the_reader_taken_drives_no_longer() {
+        let (connection, _socket) = connection();
+        let (_server, file) = Channel::create().unwrap();
+        assert!(connection.enter(&mut connection.lock(), 1, file).is_ok());
+        let [first, second] = [(); 2].map(|()| Polling::new(&connection));
+        assert!(matches!(first.poll(&connection), Polled::Drive));
+        // Another thread polls the second, and has the reader meanwhile.
+        let reader = connection.lock().reader.take();
+        assert!(matches!(first.poll(&connection), Polled::Asleep));
+        connection.lock().reader = reader;
+        assert!(matches!(second.poll(&connection), Polled::Drive));
+        second.drop(&connection);
+        assert_eq!(first.woken(), 1);
+    }
+
+    #[test]
+    fn a_driver_that_is_dropped_hands_over_before_the_server_has_answered() {
+        let (connection, _socket) = connection();
+        let futures = [(); 3].map(|()| Polling::new(&connection));
+        assert!(matches!(futures[0].poll(&connection), Polled::Drive));
+        for asleep in &futures[1..] {
+            assert!(matches!(asleep.poll(&connection), Polled::Asleep));
+        }
+        futures[0].drop(&connection);
+        assert_eq!(futures[1].woken(), 1);
+        // It is dropped instead of polled.
+        futures[1].drop(&connection);
+        assert_eq!(futures[2].woken(), 1);
+        assert!(matches!(futures[2].poll(&connection), Polled::Drive));
+    }
 }

@@ -82,7 +82,7 @@ impl Pending {
         });
         let (count, request) = &mut self.places[place as usize];
         *request = Some(Request::Waiting(None));
-        u64::from(*count) << 32 | u64::from(place)
+        number(*count, place)
     }
 
     pub(super) fn get(&mut self, number: u64) -> Option<&mut Request> {
@@ -131,21 +131,27 @@ impl Pending {
             .collect()
     }
 
-    /// Takes one such waker: that of `first`, or else anybody's.
-    pub(super) fn take_waker(&mut self, first: Option<u64>) -> Option<Waker> {
-        let first = first.and_then(|number| self.get(number));
-        if let Some(Request::Waiting(waker @ Some(_))) = first {
-            return waker.take();
+    /// Takes one such waker, and says whose: that of `first`, or else anybody's.
+    pub(super) fn take_waker(&mut self, first: Option<u64>) -> Option<(u64, Waker)> {
+        if let Some(number) = first
+            && let Some(Request::Waiting(waker)) = self.get(number)
+            && let Some(waker) = waker.take()
+        {
+            return Some((number, waker));
         }
         if !self.wakers {
             return None;
         }
-        let mut requests = self.places.iter_mut();
-        let found = requests.find_map(|(_, request)| match request {
-            Some(Request::Waiting(waker)) => waker.take(),
+        let mut requests = (0..).zip(&mut self.places);
+        let found = requests.find_map(|(place, (count, request))| match request {
+            Some(Request::Waiting(waker)) => Some((number(*count, place), waker.take()?)),
             _ => None,
         });
         self.wakers = found.is_some();
         found
     }
+}
+
+fn number(count: u32, place: u32) -> u64 {
+    u64::from(count) << 32 | u64::from(place)
 }
