@@ -39,19 +39,19 @@ impl Connection {
                 return Err(self.timed_out());
             }
             let slice = Deadline::after(deadline.at_most(SLICE));
-            socket::wait(&[self.socket.as_fd()], slice);
+            socket::wait(self.socket().as_slice(), slice);
         }
         Ok(())
     }
 
     /// Goes on with the hello as far as possible without waiting; true when it is done.
     pub(super) fn attach_step(&self) -> Result<bool, CallError> {
-        if self.is_dead() {
+        let Some(socket) = self.socket().filter(|_| !self.is_dead()) else {
             return Err(self.disconnected());
-        }
+        };
         let mut state = self.lock();
         while !matches!(state.stage, Stage::Attached) {
-            let (packet, file) = match socket::receive(self.socket.as_fd()) {
+            let (packet, file) = match socket::receive(socket) {
                 Ok((packet, file)) if !packet.is_empty() => (packet, file),
                 Err(Errno::EAGAIN) => return Ok(false),
                 _ => {
@@ -127,7 +127,8 @@ impl Connection {
     }
 
     fn say(&self, packet: &[u8]) -> Result<(), Death> {
-        socket::send(self.socket.as_fd(), packet, None).map_err(|_| Death::Closed)
+        let socket = self.socket().ok_or(Death::Closed)?;
+        socket::send(socket, packet, None).map_err(|_| Death::Closed)
     }
 
     pub(super) fn enter(&self, state: &mut State, number: u32, file: OwnedFd) -> Result<(), Death> {

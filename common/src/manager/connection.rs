@@ -13,14 +13,15 @@ use super::{fork, socket};
 use crate::deadline::Deadline;
 use nix::errno::Errno;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 pub(super) struct Connection {
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) socket: OwnedFd,
+    /// `None` if nobody could be connected to: then it is dead.
+    socket: Option<OwnedFd>,
     /// Which process it belongs to; see [`fork`].
     generation: u32,
     /// There once the server has let this process in.
@@ -119,7 +120,7 @@ impl Connection {
         match socket {
             Ok(socket) => Connection::on(socket, endpoint),
             Err(error) => {
-                let connection = Connection::on(closed_socket(), endpoint);
+                let connection = Connection::with(None, endpoint);
                 connection.die(Death::Unreachable(error));
                 connection
             }
@@ -128,6 +129,10 @@ impl Connection {
 
     /// One on a socket that is connected to the server, to be attached.
     pub(super) fn on(socket: OwnedFd, endpoint: &Arc<Endpoint>) -> Connection {
+        Connection::with(Some(socket), endpoint)
+    }
+
+    fn with(socket: Option<OwnedFd>, endpoint: &Arc<Endpoint>) -> Connection {
         Connection {
             endpoint: endpoint.clone(),
             socket,
@@ -171,6 +176,20 @@ impl Connection {
     #[inline]
     pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Wakes the server, should it sleep: something was put in the channel, or taken out.
+    pub(super) fn wake_server(&self) {
+        if let Some(channel) = self.channel.get()
+            && channel.must_wake()
+            && let Some(socket) = self.socket()
+        {
+            socket::wake(socket);
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -224,11 +243,7 @@ impl Connection {
         // A server that breaks the lane is noticed by whoever reads its answers.
         let sent = sent.unwrap_or(0);
         state.outbox.extend_from_slice(&message[sent..]);
-        if let Some(channel) = self.channel.get()
-            && channel.must_wake()
-        {
-            socket::wake(self.socket.as_fd());
-        }
+        self.wake_server();
     }
 
     /// Sends what did not fit before.
@@ -247,11 +262,7 @@ impl Connection {
             state.outbox.clear();
             state.outbox.shrink_to(1 << 16);
         }
-        if let Some(channel) = self.channel.get()
-            && channel.must_wake()
-        {
-            socket::wake(self.socket.as_fd());
-        }
+        self.wake_server();
     }
 
     /// Whether something waits to be sent and could be.
@@ -354,16 +365,6 @@ impl Connection {
             self.release_in(state, object);
         }
     }
-}
-
-/// For a connection that never was one.
-fn closed_socket() -> OwnedFd {
-    // Some descriptor must be there; nothing is ever done with it because the connection is dead.
-    std::io::stderr()
-        .as_fd()
-        .try_clone_to_owned()
-        .or_else(|_| std::fs::File::open("/dev/null").map(OwnedFd::from))
-        .unwrap_or_else(|error| panic!("no file descriptor is left for a manager: {error}"))
 }
 
 /// What these mutexes guard is changed in one step, so a panic elsewhere leaves it whole.

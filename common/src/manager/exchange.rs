@@ -20,7 +20,6 @@ use super::message::Message;
 use super::pending::{Reply, Request};
 use super::socket;
 use crate::deadline::Deadline;
-use std::os::fd::AsFd;
 use std::sync::{MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -182,17 +181,9 @@ impl Connection {
             }
             self.deliver(reply);
         }
-        self.wake_server_for_room();
+        // It may wait for room for what it has to say, and we for room in its lane.
+        self.wake_server();
         Ok(found)
-    }
-
-    /// The server may wait for room for what it has to say, and we for room in its lane.
-    fn wake_server_for_room(&self) {
-        if let Some(channel) = self.channel.get()
-            && channel.must_wake()
-        {
-            socket::wake(self.socket.as_fd());
-        }
     }
 
     fn deliver(&self, reply: Reply) {
@@ -230,7 +221,7 @@ impl Connection {
     /// Sleeps until something happens; false if the server is gone.
     fn doze(&self, reader: &Consumer, deadline: Deadline) -> bool {
         if self.prepare_to_sleep(reader) {
-            socket::wait(&[self.socket.as_fd()], deadline);
+            socket::wait(self.socket().as_slice(), deadline);
         }
         self.wake_up(reader)
     }
@@ -249,7 +240,7 @@ impl Connection {
         if let Some(channel) = self.channel.get() {
             channel.is_awake();
         }
-        let alive = socket::drain(self.socket.as_fd());
+        let alive = self.socket().is_some_and(socket::drain);
         self.flush(&mut self.lock());
         // What it said before it ended counts.
         if !alive && reader.is_empty() {

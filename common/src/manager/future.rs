@@ -12,7 +12,6 @@ use crate::reactor;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -136,10 +135,11 @@ impl Sent {
 
     fn watch(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.driving.is_none() {
-            match self.connection.socket.as_fd().try_clone_to_owned() {
-                Ok(socket) => self.driving = Some(Box::pin(reactor::readable(socket))),
+            let socket = self.connection.socket();
+            match socket.map(|socket| socket.try_clone_to_owned()) {
+                Some(Ok(socket)) => self.driving = Some(Box::pin(reactor::readable(socket))),
                 // No descriptor is left: busy, but right.
-                Err(_) => {
+                Some(Err(_)) | None => {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }

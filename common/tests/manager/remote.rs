@@ -2,10 +2,12 @@
 
 use crate::eventually;
 use common::Process;
+use common::codec::{decode, encode};
 use common::manager::{
     Address, CallError, ConnectError, Key, ListProxy, Manager, Refusal, StartError,
 };
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
@@ -235,5 +237,22 @@ fn a_copy_of_the_program_gets_in_and_another_build_does_not() {
         std::fs::remove_file(&copy).unwrap();
         assert!(other.contains("another build of the program"), "{other}");
         assert_eq!(list.to_string(), "[1]");
+    });
+}
+
+#[test]
+fn a_proxy_that_arrives_where_no_descriptor_is_left_says_so() {
+    isolated(|| {
+        let mut manager = Manager::new().unwrap();
+        let list = encode(&manager.list_of([1u8]).unwrap()).unwrap();
+        manager.shutdown();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        let list: ListProxy<u8> = decode(&list).unwrap();
+        let error = list.len().unwrap_err();
+        let text = error.to_string();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert!(matches!(error, CallError::Disconnected { .. }), "{text}");
+        assert!(text.contains("EMFILE"), "{text}");
     });
 }
