@@ -20,7 +20,8 @@ use std::time::Duration;
 /// A call that has been sent. Await it under any executor, or [`wait`](CallFuture::wait) for it.
 ///
 /// Many may be in flight; a manager runs those of one process in the order of their making.
-/// Dropping it does not take the call back: only its result is lost.
+/// Dropping it does not take the call back: only its result is lost. In a fork of the process that
+/// made the call it gives an error.
 #[must_use = "the call is made, but whether it succeeds is only known by awaiting it"]
 pub struct CallFuture<R>(State<R>);
 
@@ -81,6 +82,7 @@ impl<R: DeserializeOwned> CallFuture<R> {
         match &mut self.0 {
             State::Done(result) => result.take().unwrap_or(Err(CallError::Gone)),
             State::Sent(sent) => {
+                sent.check_owner()?;
                 let reply = sent.connection.wait(sent.number, deadline);
                 sent.taken = reply.is_ok();
                 decode_reply(&sent.connection, reply?)
@@ -107,11 +109,25 @@ impl<R: DeserializeOwned + Unpin> Future for CallFuture<R> {
 }
 
 impl Sent {
+    /// The answer goes to the process that made the call; a fork of it must not take it.
+    fn check_owner(&self) -> Result<(), CallError> {
+        match self.connection.is_ours() {
+            true => Ok(()),
+            false => Err(CallError::Disconnected {
+                manager: self.connection.endpoint.name.clone(),
+                reason: "the call was made by the process that this one was forked from".into(),
+            }),
+        }
+    }
+
     fn poll<R: DeserializeOwned>(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<R, CallError>> {
         assert!(!self.taken, "a call was polled after it was ready");
+        if let Err(error) = self.check_owner() {
+            return Poll::Ready(Err(error));
+        }
         loop {
             match self.connection.poll(self.number, context.waker()) {
                 Polled::Ready(reply) => {

@@ -6,6 +6,7 @@ use common::codec::{decode, encode};
 use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy};
 use common::process;
 use common::queue::Queue;
+use futures::executor::block_on;
 use std::time::Duration;
 use testkit::isolated;
 
@@ -228,5 +229,26 @@ fn abandoned_answers_give_back_what_they_grant() {
             drop(list.proxy().call_async(pop, ()));
         }
         eventually("the values are dropped", || manager.count().unwrap() == 1);
+    });
+}
+
+#[test]
+fn the_answer_to_a_call_is_not_for_a_fork() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(1u64).unwrap();
+        let get = |n: &mut u64| *n;
+        let (call, other) = (value.call_async(get, ()), value.call_async(get, ()));
+        let mut calls = Some((call, other));
+        let child = process::fork(|| {
+            let (call, other) = calls.take().unwrap();
+            let waited = call.wait().unwrap_err().to_string();
+            [waited, block_on(other).unwrap_err().to_string()]
+        });
+        for error in child.unwrap().join().unwrap() {
+            assert!(error.contains("forked from"), "{error}");
+        }
+        let (call, other) = calls.unwrap();
+        assert_eq!((call.wait(), block_on(other)), (Ok(1), Ok(1)));
     });
 }
