@@ -3,7 +3,7 @@
 //! To copy: the folder manager/ and what its mod.rs names.
 
 use super::list::IndexError;
-use super::typed::typed_proxy;
+use super::typed::{self, typed_proxy};
 use super::{CallError, Item, Manager, Method, Proxy};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -125,10 +125,10 @@ impl<T: Item> ArrayProxy<T> {
     }
 }
 
-/// The contents; a manager that is gone is an error.
+/// The contents; in their place `<error>`, if they cannot be had.
 impl<T: Item + fmt::Debug> fmt::Display for ArrayProxy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.call(|items: &mut Box<[T]>| format!("{items:?}"), ());
-        f.write_str(&text.map_err(|_| fmt::Error)?)
+        typed::show(f, text)
     }
 }

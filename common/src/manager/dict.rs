@@ -2,7 +2,7 @@
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
-use super::typed::typed_proxy;
+use super::typed::{self, typed_proxy};
 use super::{CallError, Item, Manager, Method, Proxy};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -299,10 +299,10 @@ impl<K: Item + Eq + Hash, V: Item> DictProxy<K, V> {
     }
 }
 
-/// The contents; a manager that is gone is an error.
+/// The contents; in their place `<error>`, if they cannot be had.
 impl<K: Item + fmt::Debug, V: Item + fmt::Debug> fmt::Display for DictProxy<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.call(|map: &mut Map<K, V>| format!("{map:?}"), ());
-        f.write_str(&text.map_err(|_| fmt::Error)?)
+        typed::show(f, text)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
-use super::typed::typed_proxy;
+use super::typed::{self, typed_proxy};
 use super::{CallError, Item, Manager, Method, Proxy};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
@@ -358,10 +358,11 @@ impl<T: Item> ListProxy<T> {
 
 typed_proxy!(ListProxy<T> of Vec<T>);
 
-/// The contents, as Python prints them: `[0, 1, 2]`. A manager that is gone is an error.
+/// The contents, as Python prints them: `[0, 1, 2]`; in their place `<error>`, if they
+/// cannot be had.
 impl<T: Item + fmt::Debug> Display for ListProxy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.call(|list: &mut Vec<T>| format!("{list:?}"), ());
-        f.write_str(&text.map_err(|_| fmt::Error)?)
+        typed::show(f, text)
     }
 }

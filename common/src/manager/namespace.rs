@@ -2,7 +2,7 @@
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
-use super::typed::typed_proxy;
+use super::typed::{self, typed_proxy};
 use super::{CallError, Item, Manager, Method, Proxy};
 use serde::{Deserialize, Serialize};
 use std::any::{Any, type_name};
@@ -140,7 +140,7 @@ impl Namespace {
     }
 }
 
-/// A manager that is gone is an error.
+/// `<error>` if the attributes cannot be had.
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |attributes: &mut Attributes| {
@@ -153,6 +153,6 @@ impl fmt::Display for Namespace {
                 .collect();
             format!("Namespace({})", shown.join(", "))
         };
-        f.write_str(&self.0.call(show, ()).map_err(|_| fmt::Error)?)
+        typed::show(f, self.0.call(show, ()))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
-use super::typed::typed_proxy;
+use super::typed::{self, typed_proxy};
 use super::{CallError, Item, Manager, Proxy};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -234,13 +234,13 @@ impl<T: Item + Eq + Hash> SetProxy<T> {
     }
 }
 
-/// The contents, an empty set as Python's `set()`; a manager that is gone is an error.
+/// The contents, an empty set as Python's `set()`; in their place `<error>`, if they cannot be had.
 impl<T: Item + fmt::Debug> fmt::Display for SetProxy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |set: &mut Set<T>| match set.is_empty() {
             true => "set()".to_owned(),
             false => format!("{set:?}"),
         };
-        f.write_str(&self.0.call(show, ()).map_err(|_| fmt::Error)?)
+        typed::show(f, self.0.call(show, ()))
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
-use super::Proxy;
+use super::{CallError, Proxy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 
 /// What stands for a hosted value: [`Proxy`] and the typed proxies over it.
 pub trait Hosted: Sized {
@@ -66,3 +67,11 @@ macro_rules! typed_proxy {
 }
 
 pub(super) use typed_proxy;
+
+/// What a proxy's `Display` writes. An error there would make `println!` panic, and say nothing.
+pub(super) fn show(f: &mut fmt::Formatter<'_>, text: Result<String, CallError>) -> fmt::Result {
+    match text {
+        Ok(text) => f.write_str(&text),
+        Err(error) => write!(f, "<{error}>"),
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
-use super::typed::typed_proxy;
+use super::typed::{self, typed_proxy};
 use super::{CallError, Item, Manager, Method, Proxy};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -90,10 +90,10 @@ impl<T: Item> ValueProxy<T> {
     }
 }
 
-/// The value; a manager that is gone is an error.
+/// The value; in its place `<error>`, if it cannot be had.
 impl<T: Item + fmt::Display> fmt::Display for ValueProxy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.call(|cell: &mut Cell<T>| cell.0.to_string(), ());
-        f.write_str(&text.map_err(|_| fmt::Error)?)
+        typed::show(f, text)
     }
 }

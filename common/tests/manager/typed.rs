@@ -215,3 +215,20 @@ fn values_arrays_and_namespaces_in_a_child() {
         );
     });
 }
+
+#[test]
+fn what_cannot_be_shown_says_why() {
+    isolated(|| {
+        let mut manager = Manager::new().unwrap();
+        let list = manager.list_of([1u8]).unwrap();
+        let dict: DictProxy<u8, u8> = manager.dict().unwrap();
+        let fail = |_: &mut Vec<u8>| -> () { panic!("half-way") };
+        list.proxy().call(fail, ()).unwrap_err();
+        let poisoned = list.to_string();
+        assert!(poisoned.starts_with("<the value is poisoned"), "{poisoned}");
+        assert_eq!(dict.to_string(), "{}");
+        manager.shutdown();
+        let gone = dict.to_string();
+        assert!(gone.starts_with("<Manager cannot be reached"), "{gone}");
+    });
+}
