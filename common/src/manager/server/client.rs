@@ -173,14 +173,7 @@ impl Client {
             number: self.number,
         };
         self.say(&welcome, Some(file.as_fd()))?;
-        self.stage = Stage::Attached(Box::new(Attached {
-            producer: channel.producer(),
-            consumer: channel.consumer(),
-            channel,
-            outbox: Vec::new(),
-            outbox_sent: 0,
-            calls: Calls::default(),
-        }));
+        self.stage = Stage::Attached(Box::new(Attached::new(channel)));
         Some(())
     }
 
@@ -235,11 +228,15 @@ impl Client {
         }
     }
 
-    /// The client has ended. What it had said before counts; then its holds are over.
-    pub(super) fn leave(&mut self) {
+    /// The client has ended; what it had said before counts.
+    pub(super) fn read_last(&mut self) {
         if let Stage::Attached(attached) = &mut self.stage {
             attached.read_last(self.number, &mut self.holds);
         }
+    }
+
+    /// Its holds are over.
+    pub(super) fn leave(&mut self) {
         objects::with(|objects| objects.sender_gone(self.number.into()));
         for (object, count) in self.holds.0.drain() {
             objects::release(object, count);
@@ -248,6 +245,17 @@ impl Client {
 }
 
 impl Attached {
+    fn new(channel: Arc<Channel>) -> Attached {
+        Attached {
+            producer: channel.producer(),
+            consumer: channel.consumer(),
+            channel,
+            outbox: Vec::new(),
+            outbox_sent: 0,
+            calls: Calls::default(),
+        }
+    }
+
     fn serve(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -334,5 +342,63 @@ impl Attached {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::address::{Address, Key};
+    use crate::manager::message::{Kind, Message};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    /// An attached client, and its end of the requests' lane.
+    fn client() -> (Client, Producer) {
+        let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+        let (socket, _) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let (channel, file) = Channel::create().unwrap();
+        let producer = Channel::open(file.as_fd()).unwrap().producer();
+        let attached = Attached::new(channel);
+        let client = Client {
+            socket,
+            process: None,
+            number: 1,
+            stage: Stage::Attached(Box::new(attached)),
+            holds: Holds::default(),
+        };
+        (client, producer)
+    }
+
+    #[test]
+    fn what_follows_nonsense_is_not_done() {
+        let endpoint = Endpoint {
+            id: [1; 16],
+            name: "Manager".into(),
+            address: Address::unique(),
+            key: Key::random(),
+        };
+        objects::install(endpoint.into(), Duration::ZERO);
+        let object = objects::with(|objects| objects.add(Box::new(1u64), "u64")).unwrap();
+        let claim = Message::new(Kind::Claim, 0).u64(object).u64(0).finish();
+        let nonsense = Message::new(Kind::Returned, 0).finish();
+        let claims = |client: &Client| client.holds.0.get(&object).copied().unwrap_or(0);
+        let wakes = Wakes::new().unwrap();
+
+        let (mut broken, mut producer) = client();
+        for message in [&claim, &nonsense, &claim] {
+            producer.push(message).unwrap();
+        }
+        assert!(matches!(broken.serve(&wakes), Progress::Gone));
+        assert_eq!(claims(&broken), 1);
+        broken.leave();
+        let Stage::Attached(attached) = &broken.stage else {
+            panic!("it was attached");
+        };
+        assert!(!attached.consumer.is_empty());
+
+        let (mut ended, mut producer) = client();
+        producer.push(&claim).unwrap();
+        ended.read_last();
+        assert_eq!(claims(&ended), 1);
     }
 }

@@ -265,6 +265,7 @@ impl Server {
             return;
         };
         if !client.hear(&endpoint) {
+            client.read_last();
             self.remove(place);
         }
     }
