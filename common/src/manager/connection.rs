@@ -200,7 +200,10 @@ impl Connection {
     pub(super) fn die(&self, death: Death) {
         let wakers = {
             let mut state = self.lock();
-            state.death.get_or_insert(death);
+            // The manager that is shut down hangs up first.
+            if death == Death::ShutDown || state.death.is_none() {
+                state.death = Some(death);
+            }
             state.outbox = Vec::new();
             self.dead.store(true, Ordering::Release);
             state.pending.take_wakers()

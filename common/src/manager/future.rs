@@ -20,7 +20,9 @@ use std::time::Duration;
 /// A call that has been sent. Await it under any executor, or [`wait`](CallFuture::wait) for it.
 ///
 /// Many may be in flight; a manager runs those of one process in the order of their making.
-/// Dropping it does not take the call back: only its result is lost. In a fork of the process that
+/// Dropping it does not take the call back: only its result is lost. But what does not fit in the
+/// channel is sent while this process waits for something from the manager, or shuts it down; a
+/// process that ends before loses it. In a fork of the process that
 /// made the call it gives an error.
 #[must_use = "the call is made, but whether it succeeds is only known by awaiting it"]
 pub struct CallFuture<R>(State<R>);

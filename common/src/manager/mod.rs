@@ -96,8 +96,9 @@ use std::time::Duration;
 
 /// A process that owns values; Python's `Manager()`.
 ///
-/// Dropping the one that started it shuts it down: it is asked, waited for (one second),
-/// terminated and killed. It ends with the process that started it, however that ends.
+/// Dropping the one that started it shuts it down: it is asked, waited for (one second, in which
+/// it does the calls that were made before), terminated and killed. It ends with the process that
+/// started it, however that ends.
 ///
 /// ```
 /// use common::manager::Manager;
@@ -284,8 +285,11 @@ impl Manager {
         let Some(process) = &self.process else {
             return self.connection.unpublish_if_unused();
         };
-        self.connection.send(Message::new(Kind::Shutdown, 0));
-        if process.join_timeout(GRACE).is_none() {
+        let deadline = Deadline::after(GRACE);
+        let number = self.connection.send(Message::new(Kind::Shutdown, 0));
+        // There will be no answer; but calls before this one may still have to be sent.
+        let _ = self.connection.wait(number, deadline);
+        if process.join_timeout(deadline.at_most(GRACE)).is_none() {
             let _ = process.terminate();
             if process.join_timeout(GRACE).is_none() {
                 let _ = process.kill();

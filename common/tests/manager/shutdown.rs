@@ -113,3 +113,24 @@ fn nothing_is_left_after_a_shutdown() {
         std::fs::remove_file(path).unwrap();
     });
 }
+
+#[test]
+fn calls_that_were_dropped_are_made_before_the_end() {
+    isolated(|| {
+        let mut manager = Manager::new().unwrap();
+        let value = manager.host(0u64).unwrap();
+        let done: Queue<usize> = Queue::new().unwrap();
+        let put = |_: &mut u64, bytes: Vec<u8>, done: Queue<usize>| done.put(bytes.len()).unwrap();
+        for _ in 0..5 {
+            // Longer than the channel: it has to wait in this process's memory.
+            drop(value.call_async(put, (vec![0; 1 << 20], done.clone())));
+        }
+        manager.shutdown();
+        assert_eq!(manager.exit_code(), Some(0));
+        for _ in 0..5 {
+            assert_eq!(done.get_timeout(Duration::ZERO).unwrap(), 1 << 20);
+        }
+        let error = value.call(get, ()).unwrap_err();
+        assert!(error.to_string().contains("it was shut down"), "{error}");
+    });
+}
