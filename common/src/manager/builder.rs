@@ -13,6 +13,8 @@ use crate::deadline::Deadline;
 use crate::function::{BadEntry, EntryRef, Failure, Function, Task};
 use crate::process::Process;
 use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
@@ -169,7 +171,11 @@ fn spawn(start: &Start) -> Result<Process<()>, StartError> {
         manager: manager(),
         reason,
     };
-    let report = wait_for_report(&listener, &process).ok_or_else(|| {
+    let report = wait_for_report(&listener, &process).map_err(|error| {
+        let _ = process.kill();
+        os(error)
+    })?;
+    let report = report.ok_or_else(|| {
         let end = process.join().err().map(|error| error.to_string());
         not_up(end.unwrap_or_else(|| "its process ended".into()))
     })?;
@@ -190,25 +196,46 @@ fn spawn(start: &Start) -> Result<Process<()>, StartError> {
 }
 
 /// What the new process says; `None` if it ended without a word.
-fn wait_for_report(listener: &OwnedFd, process: &Process<()>) -> Option<Vec<u8>> {
+fn wait_for_report(
+    listener: &OwnedFd,
+    process: &Process<()>,
+) -> Result<Option<Vec<u8>>, Errno> {
     let mut connection: Option<OwnedFd> = None;
     loop {
         // In this order: what it said before it ended counts.
         let ended = !process.is_alive();
         if connection.is_none() {
-            connection = socket::accept(listener.as_fd()).ok();
+            connection = accept(listener, process)?;
         }
         if let Some(connection) = &connection {
             match socket::receive(connection.as_fd()) {
-                Ok((packet, _)) => return Some(packet),
                 Err(Errno::EAGAIN) => {}
-                Err(_) => return None,
+                other => return other.map(|(packet, _)| Some(packet)),
             }
         }
         if ended {
-            return None;
+            return Ok(None);
         }
         let speaker = connection.as_ref().unwrap_or(listener);
         socket::wait(&[speaker.as_fd(), process.as_fd()], Deadline::Never);
+    }
+}
+
+/// The new process, if it has connected. An abstract name is open to every user.
+fn accept(listener: &OwnedFd, process: &Process<()>) -> Result<Option<OwnedFd>, Errno> {
+    loop {
+        match socket::accept(listener.as_fd()) {
+            Ok(socket) => {
+                let peer = getsockopt(&socket, sockopt::PeerCredentials)?;
+                // An initialiser may have made it another user's.
+                let known = peer.pid() == process.pid().cast_signed();
+                if known || peer.uid() == geteuid().as_raw() {
+                    return Ok(Some(socket));
+                }
+            }
+            Err(Errno::EINTR | Errno::ECONNABORTED) => {}
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(error) => return Err(error),
+        }
     }
 }
