@@ -60,7 +60,7 @@ impl Start {
         };
         let task = entry.resolve::<Task>().map_err(Failure::Entry);
         task.and_then(|task| task.run(args, &mut Vec::new()))
-            .map_err(NotReady::Initializer)
+            .map_err(|failure| NotReady::Initializer(shortened(failure.to_string())))
     }
 }
 
@@ -155,6 +155,15 @@ impl Builder {
     }
 }
 
+/// The report must fit in a packet.
+fn shortened(mut text: String) -> String {
+    if text.len() > socket::PACKET / 2 {
+        text.truncate(text.floor_char_boundary(socket::PACKET / 2));
+        text.push('…');
+    }
+    text
+}
+
 fn spawn(start: &Start) -> Result<Process<()>, StartError> {
     let manager = || start.endpoint.name.clone();
     let os = |error| StartError::Os {
@@ -188,9 +197,9 @@ fn spawn(start: &Start) -> Result<Process<()>, StartError> {
             address: start.endpoint.address.clone(),
             error: Errno::from_raw(error),
         }),
-        Err(NotReady::Initializer(failure)) => Err(StartError::Initializer {
+        Err(NotReady::Initializer(reason)) => Err(StartError::Initializer {
             manager: manager(),
-            reason: failure.to_string(),
+            reason,
         }),
     }
 }

@@ -3,7 +3,7 @@
 use crate::{eventually, kill};
 use common::Process;
 use common::codec::{decode, encode};
-use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy};
+use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy, StartError};
 use common::queue::Queue;
 use std::process::abort;
 use std::sync::atomic::AtomicU32;
@@ -282,6 +282,13 @@ fn an_initialiser_runs_in_the_server_and_may_fail() {
             .start()
             .unwrap_err();
         assert!(error.to_string().contains("not today"), "{error}");
+        let fail_at_length = || panic!("{}", "no änd ".repeat(1000));
+        let error = Manager::builder()
+            .initializer(fail_at_length, ())
+            .start()
+            .unwrap_err();
+        assert!(matches!(error, StartError::Initializer { .. }), "{error}");
+        assert!(error.to_string().contains("no änd no änd"), "{error}");
         let leave = || std::process::exit(3);
         let error = Manager::builder()
             .initializer(leave, ())

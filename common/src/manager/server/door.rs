@@ -3,7 +3,6 @@
 use super::client::Client;
 use crate::codec;
 use crate::deadline::Deadline;
-use crate::function::Failure;
 use crate::manager::address::Address;
 use crate::manager::endpoint::Endpoint;
 use crate::manager::error::Refusal;
@@ -24,7 +23,7 @@ use std::time::{Duration, Instant};
 pub(in crate::manager) enum NotReady {
     Address(i32),
     Os(i32),
-    Initializer(Failure),
+    Initializer(String),
 }
 
 /// What the server says to the process that started it.
@@ -34,13 +33,6 @@ pub(in crate::manager) type Ready = Result<(), NotReady>;
 pub(super) fn report(address: &Address, ready: &Ready) -> Result<(), Errno> {
     let connection = socket::connect_to(&address.socket_address()?, super::deadline_of_reports())?;
     let packet = codec::encode(ready).unwrap_or_default();
-    let short = packet.len() <= socket::PACKET;
-    // A very long message of an initialiser's panic is not worth another form.
-    let packet = if short {
-        packet
-    } else {
-        codec::encode(&Ready::Err(NotReady::Os(libc::EMSGSIZE))).unwrap_or_default()
-    };
     socket::send(connection.as_fd(), &packet, None)
 }
 
