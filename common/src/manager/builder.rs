@@ -205,10 +205,7 @@ fn spawn(start: &Start) -> Result<Process<()>, StartError> {
 }
 
 /// What the new process says; `None` if it ended without a word.
-fn wait_for_report(
-    listener: &OwnedFd,
-    process: &Process<()>,
-) -> Result<Option<Vec<u8>>, Errno> {
+fn wait_for_report(listener: &OwnedFd, process: &Process<()>) -> Result<Option<Vec<u8>>, Errno> {
     let mut connection: Option<OwnedFd> = None;
     loop {
         // In this order: what it said before it ended counts.

@@ -234,7 +234,7 @@ impl Objects {
             .ok_or(CallError::Gone)
     }
 
-    fn type_name(&mut self, object: u64) -> &'static str {
+    pub(super) fn type_name(&mut self, object: u64) -> &'static str {
         self.find(object)
             .map_or("(gone)", |object| object.type_name)
     }

@@ -5,7 +5,7 @@
 use super::error::CallError;
 use super::handle::{Handle, Route};
 use super::message::{Kind, Message};
-use super::method::{self, Called, TransactionEntry, Value, wrong_type};
+use super::method::{self, Called, TransactionEntry, Value};
 use super::proxy::{decode_reply, with_args};
 use super::{Hosted, Manager, Proxy, objects, server};
 use crate::deadline::Deadline;
@@ -13,7 +13,7 @@ use crate::function::{Entry, EntryRef, instance};
 use crate::panic;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::any::Any;
+use std::any::{Any, type_name};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -46,11 +46,20 @@ macro_rules! transaction_of {
                 let [$($v),*] = values else {
                     return Err(CallError::Gone);
                 };
-                $(let $v = $v.downcast_mut::<$T>().ok_or_else(wrong_type::<$T>)?;)*
+                let mut place = 0..;
+                $(let $v = downcast::<$T>($v, place.next())?;)*
                 Ok(self($($v,)* $($A),*))
             }
         }
     };
+}
+
+fn downcast<T: 'static>(value: &mut Value, place: Option<usize>) -> Result<&mut T, CallError> {
+    value.downcast_mut().ok_or_else(|| CallError::Type {
+        expected: type_name::<T>().into(),
+        // Until `put_back` names the type that is there.
+        found: place.unwrap_or(0).to_string(),
+    })
 }
 
 macro_rules! transactions_of {

@@ -2,6 +2,7 @@
 
 use crate::kill;
 use common::Process;
+use common::codec::{decode, encode};
 use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy, transaction};
 use std::time::{Duration, Instant};
 use testkit::isolated;
@@ -210,6 +211,11 @@ fn transactions_exclude_each_other() {
         let process = Process::spawn(work, (a.clone(), b.clone())).unwrap();
         work(b.clone(), a.clone());
         process.join().unwrap();
+        let wrong: Proxy<String> = decode(&encode(&b).unwrap()).unwrap();
+        let of_two = |_: &mut i64, _: &mut String| ();
+        let error = transaction((&a, &wrong), of_two, ()).unwrap_err();
+        let expected = "the value is a `i64`, not a `alloc::string::String`";
+        assert_eq!(error.to_string(), expected);
         let twice = transaction((&a, &a), swap, ()).unwrap_err();
         assert_eq!(twice, CallError::Busy);
         assert_eq!(transaction((&a, &b), swap, ()).unwrap(), 1000);

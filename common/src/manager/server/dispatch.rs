@@ -146,8 +146,18 @@ fn transaction(mut body: Body<'_>, out: &mut Vec<u8>) -> Result<(), CallError> {
 pub(in crate::manager) fn put_back<R>(
     numbers: &[u64],
     values: Vec<Value>,
-    result: Result<R, CallError>,
+    mut result: Result<R, CallError>,
 ) -> Result<R, CallError> {
+    // A transaction knows the place of the value that is of another type.
+    if let Err(CallError::Type { found, .. }) = &mut result
+        && let Some(&number) = found
+            .parse()
+            .ok()
+            .and_then(|place: usize| numbers.get(place))
+    {
+        let name = objects::with(|objects| objects.type_name(number));
+        *found = name.unwrap_or_default().into();
+    }
     for (&number, value) in numbers.iter().zip(values) {
         let each: Result<(), CallError> = match &result {
             Err(CallError::Panicked(panic)) => Err(CallError::Panicked(panic.clone())),
