@@ -5,7 +5,7 @@
 use super::attach::Stage;
 use super::channel::{Channel, Consumer, Producer};
 use super::endpoint::Endpoint;
-use super::error::{CallError, Refusal};
+use super::error::{CallError, Refusal, unreachable};
 use super::message::{Kind, Message};
 use super::pending::{Pending, Request};
 use super::spin::Spin;
@@ -82,7 +82,9 @@ impl Death {
             Death::Corrupt => "what it sent is not understood".into(),
             Death::Refused(refusal) => format!("it refused the connection: {refusal}"),
             Death::NotAManager(reason) => reason.clone(),
-            Death::Unreachable(error) => format!("nobody listens at its address: {error}"),
+            Death::Unreachable(error) => {
+                format!("{} its address: {error}", unreachable(*error))
+            }
         }
     }
 }

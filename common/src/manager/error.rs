@@ -137,8 +137,8 @@ fn remedy(error: Errno) -> &'static str {
 /// A manager at an address could not be connected to.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConnectError {
-    /// Nobody listens there.
-    #[error("nobody listens at {address}: {error}")]
+    /// Nobody listens there, or the system refused the connection.
+    #[error("{} {address}: {error}", unreachable(*error))]
     Unreachable {
         /// Where.
         address: Address,
@@ -169,6 +169,14 @@ pub enum ConnectError {
         /// How long was waited.
         limit: Duration,
     },
+}
+
+/// What an error of connect(2) means for the address that follows.
+pub(super) fn unreachable(error: Errno) -> &'static str {
+    match error {
+        Errno::ECONNREFUSED | Errno::ENOENT => "nobody listens at",
+        _ => "this process cannot connect to",
+    }
 }
 
 /// Why a manager sends somebody away.

@@ -90,7 +90,11 @@ impl Call<'_> {
             .address
             .socket_address()
             .and_then(|address| socket::connect_to(&address, self.deadline))
-            .map_err(|error| self.failed(Death::Unreachable(error)))?;
+            .map_err(|error| match error {
+                // Its queue was full until the deadline.
+                Errno::EAGAIN => self.timeout(),
+                error => self.failed(Death::Unreachable(error)),
+            })?;
         let challenge = self.challenge(&socket)?;
         let endpoint = Endpoint {
             id: challenge.server,
@@ -114,6 +118,7 @@ impl Call<'_> {
     fn challenge(&self, socket: &OwnedFd) -> Result<Challenge, ConnectError> {
         loop {
             match socket::receive(socket.as_fd()) {
+                Ok((packet, _)) if packet.is_empty() => return Err(self.failed(Death::Closed)),
                 Ok((packet, _)) => {
                     if let Some(Verdict::Refused(refusal)) = hello::unpack(&packet) {
                         return Err(self.failed(Death::Refused(refusal)));
@@ -125,7 +130,7 @@ impl Call<'_> {
                 }
                 Err(Errno::EAGAIN) if self.deadline.passed() => return Err(self.timeout()),
                 Err(Errno::EAGAIN) => socket::wait(&[socket.as_fd()], self.deadline),
-                Err(error) => return Err(self.failed(Death::Unreachable(error))),
+                Err(_) => return Err(self.failed(Death::Closed)),
             }
         }
     }

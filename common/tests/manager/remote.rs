@@ -9,7 +9,8 @@ use common::manager::{
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect, listen,
+    send, socket,
 };
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -254,5 +255,37 @@ fn a_proxy_that_arrives_where_no_descriptor_is_left_says_so() {
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         assert!(matches!(error, CallError::Disconnected { .. }), "{text}");
         assert!(text.contains("EMFILE"), "{text}");
+    });
+}
+
+#[test]
+fn who_cannot_connect_is_told_why() {
+    isolated(|| {
+        let name = abstract_name();
+        let key = Key::random();
+        let connect = || Manager::connect_timeout(name.as_str(), &key, Duration::from_millis(20));
+        let error = connect().unwrap_err().to_string();
+        assert!(error.starts_with("nobody listens at @common-test"), "{error}");
+        // Somebody listens and lets nobody in, until there is no room for more.
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::empty(), None);
+        let listener = listener.unwrap();
+        let address = UnixAddr::new_abstract(name.trim_start_matches('@').as_bytes()).unwrap();
+        bind(listener.as_raw_fd(), &address).unwrap();
+        listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let waiting = knock(&name);
+        let error = connect().unwrap_err();
+        assert!(matches!(error, ConnectError::Timeout { .. }), "{error}");
+        // Somebody listens and hangs up.
+        drop(waiting);
+        let hang_up = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let accepted = accept(listener.as_raw_fd()).unwrap();
+                nix::unistd::close(accepted).unwrap();
+            }
+        });
+        let connect = || Manager::connect(name.as_str(), &key).unwrap_err().to_string();
+        let error = connect();
+        hang_up.join().unwrap();
+        assert!(error.ends_with("it hung up"), "{error}");
     });
 }
