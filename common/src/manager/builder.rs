@@ -25,9 +25,14 @@ use std::time::Duration;
 ///
 /// ```
 /// use common::manager::Manager;
+///
+/// fn set_level(level: String) {
+///     unsafe { std::env::set_var("LEVEL", level) }
+/// }
+///
 /// let manager = Manager::builder()
 ///     .name("cache")
-///     .initializer(|level: String| unsafe { std::env::set_var("LEVEL", level) }, ("high".to_string(),))
+///     .initializer(set_level, ("high".to_string(),))
 ///     .start()?;
 /// let level = manager.host_with(|| std::env::var("LEVEL").unwrap(), ())?;
 /// assert_eq!(level.call(|level: &mut String| level.clone(), ())?, "high");

@@ -159,7 +159,8 @@ impl Manager {
     /// use std::io::Read;
     ///
     /// let manager = Manager::new()?;
-    /// let file = manager.host_with(|path: String| File::open(path).unwrap(), ("/dev/zero".to_string(),))?;
+    /// let open = |path: String| File::open(path).unwrap();
+    /// let file = manager.host_with(open, ("/dev/zero".to_string(),))?;
     /// let read = |file: &mut File| {
     ///     let mut bytes = [1; 4];
     ///     file.read_exact(&mut bytes).map(|()| bytes).ok()

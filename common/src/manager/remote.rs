@@ -47,8 +47,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]: nobody is there, the key is wrong, it is another user's or another build's.
-    /// Waits at most ten seconds, should the manager be busy with a long call.
+    /// [`ConnectError`]: nobody is there, the key is wrong, it is another user's or another
+    /// build's. Waits at most ten seconds, should the manager be busy with a long call.
     pub fn connect(address: impl Into<Address>, key: &Key) -> Result<Manager, ConnectError> {
         Manager::connect_timeout(address, key, PATIENCE)
     }
