@@ -21,7 +21,8 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
     /// A socket file. Removed when the manager is shut down; one that a killed manager left is
-    /// replaced by the next.
+    /// replaced by the next. A relative path is that of the process that starts a manager there, or
+    /// connects to it; it travels as an absolute one.
     Path(PathBuf),
     /// A name that leaves nothing behind, seen in the same network namespace only.
     Abstract(String),
@@ -31,6 +32,14 @@ impl Address {
     /// A name nobody else has.
     pub(super) fn unique() -> Address {
         Address::Abstract(format!("common-manager-{}", hex(&random::<16>())))
+    }
+
+    /// The same for processes in other folders.
+    pub(super) fn absolute(self) -> Address {
+        match self {
+            Address::Path(path) => Address::Path(std::path::absolute(&path).unwrap_or(path)),
+            name @ Address::Abstract(_) => name,
+        }
     }
 
     pub(super) fn socket_address(&self) -> Result<UnixAddr, Errno> {

@@ -140,7 +140,9 @@ impl Builder {
             id,
             key: key.for_proxies(&id),
             name: self.name,
-            address: self.address.unwrap_or_else(Address::unique),
+            address: self
+                .address
+                .map_or_else(Address::unique, Address::absolute),
         };
         let start = Start {
             endpoint: endpoint.clone(),

@@ -63,7 +63,7 @@ impl Manager {
         key: &Key,
         timeout: Duration,
     ) -> Result<Manager, ConnectError> {
-        let address = address.into();
+        let address = address.into().absolute();
         let call = Call {
             address: &address,
             limit: timeout,

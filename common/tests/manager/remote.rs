@@ -289,3 +289,19 @@ fn who_cannot_connect_is_told_why() {
         assert!(error.ends_with("it hung up"), "{error}");
     });
 }
+
+#[test]
+fn a_proxy_leads_to_a_relative_path_from_another_folder() {
+    isolated(|| {
+        std::env::set_current_dir(std::env::temp_dir()).unwrap();
+        let manager = Manager::serve(path().file_name().map(PathBuf::from).unwrap()).unwrap();
+        assert_eq!(manager.address(), &Address::from(path()));
+        let list = manager.list_of([1u8]).unwrap();
+        let elsewhere = |list: Vec<u8>| {
+            std::env::set_current_dir("/").unwrap();
+            decode::<ListProxy<u8>>(&list).unwrap().len().unwrap()
+        };
+        let process = Process::spawn(elsewhere, (encode(&list).unwrap(),)).unwrap();
+        assert_eq!(process.join().unwrap(), 1);
+    });
+}
