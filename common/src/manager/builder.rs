@@ -140,9 +140,7 @@ impl Builder {
             id,
             key: key.for_proxies(&id),
             name: self.name,
-            address: self
-                .address
-                .map_or_else(Address::unique, Address::absolute),
+            address: self.address.map_or_else(Address::unique, Address::absolute),
         };
         let start = Start {
             endpoint: endpoint.clone(),
@@ -151,7 +149,7 @@ impl Builder {
             initializer,
         };
         let process = spawn(&start)?;
-        let connection = Connection::to(&Arc::new(endpoint));
+        let connection = Connection::to(&Arc::new(endpoint), Deadline::Never);
         connection
             .attach(Deadline::Never)
             .map_err(|error| StartError::NotUp {

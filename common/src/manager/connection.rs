@@ -95,24 +95,29 @@ static CONNECTIONS: Mutex<Vec<Arc<Connection>>> = Mutex::new(Vec::new());
 /// the first call on the proxy waits.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// That, for a call that must be over by `deadline`.
+fn patience(deadline: Deadline) -> Deadline {
+    Deadline::after(deadline.at_most(PATIENCE))
+}
+
 impl Connection {
     /// This process's connection to a manager. It may still have to be attached, and it may be
     /// dead: then every call on it says so.
-    pub(super) fn to(endpoint: &Arc<Endpoint>) -> Arc<Connection> {
+    pub(super) fn to(endpoint: &Arc<Endpoint>, deadline: Deadline) -> Arc<Connection> {
         let all = lock(&CONNECTIONS);
         let mut living = all.iter().filter(|c| c.is_ours() && !c.is_dead());
         if let Some(found) = living.find(|c| c.endpoint.id == endpoint.id) {
             return found.clone();
         }
         drop(all);
-        let connection = Connection::open(endpoint, Deadline::after(PATIENCE));
+        let connection = Connection::open(endpoint, patience(deadline));
         let connection = Arc::new(connection);
         if connection.is_dead() {
             return connection;
         }
         let connection = connection.publish();
         // If it takes longer, the first call goes on from there.
-        let _ = connection.attach(Deadline::after(PATIENCE));
+        let _ = connection.attach(patience(deadline));
         connection
     }
 
@@ -223,10 +228,13 @@ impl Connection {
     }
 
     pub(super) fn disconnected(&self) -> CallError {
-        let death = self.death();
+        let death = self.death().unwrap_or(Death::Closed);
+        if death == Death::Unreachable(Errno::EAGAIN) {
+            return self.timed_out();
+        }
         CallError::Disconnected {
             manager: self.endpoint.name.clone(),
-            reason: death.map_or_else(|| Death::Closed.reason(), |death| death.reason()),
+            reason: death.reason(),
         }
     }
 
@@ -307,10 +315,10 @@ impl Connection {
     }
 
     /// A proxy of this process is about to be sent to anybody: a ticket that holds its object.
-    pub(super) fn ticket(&self, object: u64) -> u64 {
+    pub(super) fn ticket(&self, object: u64, deadline: Deadline) -> u64 {
         // The number that makes tickets unique comes with the server's welcome. A server that is
         // too busy to say it for so long is given a number that is very probably nobody's.
-        let _ = self.attach(Deadline::after(PATIENCE));
+        let _ = self.attach(patience(deadline));
         let mut state = self.lock();
         let ticket = match state.number {
             0 => u64::from_le_bytes(super::address::random()),

@@ -9,6 +9,7 @@
 //! To copy: the folder manager/ and what its mod.rs names.
 
 use super::connection::Connection;
+use crate::deadline::Deadline;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ pub(super) enum Link {
     /// The client at the other end of what the server is handling. The objects whose proxies
     /// were encoded are collected: the client holds them from now on.
     Server(Vec<u64>),
-    /// The server at the other end of this connection.
-    Client(Arc<Connection>),
+    /// The server at the other end of this connection; the call must be over by then.
+    Client(Arc<Connection>, Deadline),
 }
 
 thread_local! {
@@ -79,7 +80,19 @@ pub(super) fn take_grants() -> Vec<u64> {
     GRANTED.take()
 }
 
-/// On a client: the bytes go to, or come from, the server.
-pub(super) fn of_connection<R>(connection: &Arc<Connection>, f: impl FnOnce() -> R) -> R {
-    scope(Link::Client(connection.clone()), f).0
+/// On a client: the bytes go to, or come from, the server; the call must be over by `deadline`.
+pub(super) fn of_connection<R>(
+    connection: &Arc<Connection>,
+    deadline: Deadline,
+    f: impl FnOnce() -> R,
+) -> R {
+    scope(Link::Client(connection.clone(), deadline), f).0
+}
+
+/// Until when a proxy that is encoded may wait for its manager.
+pub(super) fn deadline() -> Deadline {
+    with_link(|link| match link {
+        Link::Client(_, deadline) => *deadline,
+        _ => Deadline::Never,
+    })
 }

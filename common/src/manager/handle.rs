@@ -6,6 +6,7 @@ use super::connection::Connection;
 use super::context::{self, Link};
 use super::endpoint::Endpoint;
 use super::objects;
+use crate::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::sync::Arc;
 
@@ -61,13 +62,13 @@ impl Handle {
     }
 
     #[inline]
-    pub(super) fn route(&self) -> Route {
+    pub(super) fn route(&self, deadline: Deadline) -> Route {
         match &self.hold {
             Hold::There(connection) if connection.is_ours() => Route::There(connection.clone()),
             Hold::Own if objects::serves(&self.endpoint.id) => Route::Here,
             // A fork of the process that had the connection, or another thread of the server.
             _ => {
-                let connection = Connection::to(&self.endpoint);
+                let connection = Connection::to(&self.endpoint, deadline);
                 connection.inherit(self.object);
                 Route::There(connection)
             }
@@ -118,7 +119,7 @@ impl Handle {
                 }
                 near
             }
-            Link::Client(connection) => {
+            Link::Client(connection, _) => {
                 let near = connection.endpoint.id == self.endpoint.id;
                 if near && !matches!(&self.hold, Hold::There(own) if Arc::ptr_eq(own, connection)) {
                     connection.inherit(self.object);
@@ -129,9 +130,10 @@ impl Handle {
     }
 
     fn ticket(&self) -> u64 {
-        match self.route() {
+        let deadline = context::deadline();
+        match self.route(deadline) {
             Route::Here => objects::with(|objects| objects.own_ticket(self.object)).unwrap_or(0),
-            Route::There(connection) => connection.ticket(self.object),
+            Route::There(connection) => connection.ticket(self.object, deadline),
         }
     }
 }
@@ -149,7 +151,7 @@ impl<'de> Deserialize<'de> for Handle {
 
 fn near(object: u64) -> Option<Handle> {
     let client = context::with_link(|link| match link {
-        Link::Client(connection) => Some(connection.clone()),
+        Link::Client(connection, _) => Some(connection.clone()),
         _ => None,
     });
     match client {
@@ -181,7 +183,7 @@ fn far(endpoint: Endpoint, object: u64, ticket: u64) -> Handle {
         };
     }
     let endpoint = Arc::new(endpoint);
-    let connection = Connection::to(&endpoint);
+    let connection = Connection::to(&endpoint, Deadline::Never);
     connection.claim(object, ticket);
     Handle {
         endpoint,

@@ -177,7 +177,7 @@ impl Manager {
         let connection = self.connection();
         let entry = method::host_entry(f).map_err(CallError::Function)?;
         let message = Message::new(Kind::Host, 0);
-        let message = proxy::with_args(message, &connection, &entry, &args)?;
+        let message = proxy::with_args(message, &connection, &entry, &args, Deadline::Never)?;
         let reply = connection.request(message, Deadline::Never)?;
         let granted = reply.grants().next();
         // Made before the reply's own hold ends.
@@ -311,7 +311,7 @@ impl Manager {
     fn connection(&self) -> Arc<Connection> {
         match self.connection.is_ours() {
             true => self.connection.clone(),
-            false => Connection::to(&self.connection.endpoint),
+            false => Connection::to(&self.connection.endpoint, Deadline::Never),
         }
     }
 

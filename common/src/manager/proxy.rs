@@ -118,10 +118,10 @@ impl<T: 'static> Proxy<T> {
         F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
         A: Serialize + DeserializeOwned + 'static,
     {
-        match self.handle.route() {
+        match self.handle.route(deadline) {
             Route::Here => objects::call_here(self.handle.object, f, args),
             Route::There(connection) => {
-                let message = self.message(&connection, f, &args)?;
+                let message = self.message(&connection, f, &args, deadline)?;
                 let reply = connection.request(message, deadline)?;
                 decode_reply(&connection, reply)
             }
@@ -148,10 +148,10 @@ impl<T: 'static> Proxy<T> {
         F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
         A: Serialize + DeserializeOwned + 'static,
     {
-        match self.handle.route() {
+        match self.handle.route(Deadline::Never) {
             Route::Here => CallFuture::done(objects::call_here(self.handle.object, f, args)),
             Route::There(connection) => {
-                let message = self.message(&connection, f, &args);
+                let message = self.message(&connection, f, &args, Deadline::Never);
                 CallFuture::of(connection, message)
             }
         }
@@ -165,12 +165,15 @@ impl<T: 'static> Proxy<T> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned,
     {
-        let Route::There(connection) = self.handle.route() else {
+        let Route::There(connection) = self.handle.route(Deadline::Never) else {
             return CallFuture::done(Err(CallError::WouldBlock));
         };
         let message = method::later_entry(f)
             .map_err(CallError::Function)
-            .and_then(|entry| self.message_of(Kind::CallLater, &connection, &entry, &args));
+            .and_then(|entry| {
+                let never = Deadline::Never;
+                self.message_of(Kind::CallLater, &connection, &entry, &args, never)
+            });
         CallFuture::of(connection, message)
     }
 
@@ -179,13 +182,14 @@ impl<T: 'static> Proxy<T> {
         connection: &Arc<Connection>,
         f: F,
         args: &A,
+        deadline: Deadline,
     ) -> Result<Message, CallError>
     where
         F: Method<T, A, Output: Serialize + 'static>,
         A: Serialize + DeserializeOwned + 'static,
     {
         let entry = method::call_entry(f).map_err(CallError::Function)?;
-        self.message_of(Kind::Call, connection, &entry, args)
+        self.message_of(Kind::Call, connection, &entry, args, deadline)
     }
 
     fn message_of<A: Serialize>(
@@ -194,9 +198,10 @@ impl<T: 'static> Proxy<T> {
         connection: &Arc<Connection>,
         entry: &EntryRef,
         args: &A,
+        deadline: Deadline,
     ) -> Result<Message, CallError> {
         let message = Message::in_buffer(buffer::take(), kind, 0).u64(self.handle.object);
-        with_args(message, connection, entry, args)
+        with_args(message, connection, entry, args, deadline)
     }
 
     /// Whether a function that had the value panicked.
@@ -234,7 +239,7 @@ impl<T: 'static> Proxy<T> {
     }
 
     fn poison(&self, clear: bool) -> Result<Option<Panic>, CallError> {
-        match self.handle.route() {
+        match self.handle.route(Deadline::Never) {
             Route::Here => objects::poison(self.handle.object, clear),
             Route::There(connection) => {
                 let message = Message::new(Kind::Poison, 0)
@@ -253,10 +258,11 @@ pub(super) fn with_args<A: Serialize>(
     connection: &Arc<Connection>,
     entry: &EntryRef,
     args: &A,
+    deadline: Deadline,
 ) -> Result<Message, CallError> {
     let body = message.body();
     codec::encode_into(entry, body).map_err(CallError::Arguments)?;
-    context::of_connection(connection, || codec::encode_into(args, body))
+    context::of_connection(connection, deadline, || codec::encode_into(args, body))
         .map_err(CallError::Arguments)?;
     Ok(message)
 }
@@ -266,9 +272,11 @@ pub(super) fn decode_reply<R: DeserializeOwned>(
     connection: &Arc<Connection>,
     reply: Reply,
 ) -> Result<R, CallError> {
+    let decode = || codec::decode(reply.payload());
     let result = match reply.returned() {
-        true => context::of_connection(connection, || codec::decode(reply.payload()))
-            .map_err(CallError::Result),
+        true => {
+            context::of_connection(connection, Deadline::Never, decode).map_err(CallError::Result)
+        }
         false => Err(codec::decode(reply.payload()).unwrap_or_else(CallError::Result)),
     };
     // Until here this process held what the reply grants; now only its proxies do.

@@ -148,7 +148,7 @@ where
     if others.iter().any(|h| h.endpoint.id != first.endpoint.id) {
         return Err(CallError::Foreign);
     }
-    let connection = match first.route() {
+    let connection = match first.route(Deadline::Never) {
         Route::Here => return here::<V, F, A>(&handles, f, args),
         Route::There(connection) => connection,
     };
@@ -156,10 +156,10 @@ where
     let mut message = Message::new(Kind::Transaction, 0).u64(handles.len() as u64);
     for handle in &handles {
         // In a forked process each object has to be held anew.
-        handle.route();
+        handle.route(Deadline::Never);
         message = message.u64(handle.object);
     }
-    let message = with_args(message, &connection, &entry, &args)?;
+    let message = with_args(message, &connection, &entry, &args, Deadline::Never)?;
     let reply = connection.request(message, Deadline::Never)?;
     let result: Option<F::Output> = decode_reply(&connection, reply)?;
     // `None` only beside an error, which came instead.

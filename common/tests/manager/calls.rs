@@ -4,6 +4,9 @@ use crate::kill;
 use common::Process;
 use common::codec::{decode, encode};
 use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy, transaction};
+use common::process;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use std::time::{Duration, Instant};
 use testkit::isolated;
 
@@ -269,5 +272,26 @@ fn a_slow_call_does_not_hold_others_beyond_their_timeout() {
             Err(CallError::Disconnected { .. })
         ));
         assert!(start.elapsed() < Duration::from_secs(5), "it still slept");
+    });
+}
+
+#[test]
+fn the_time_limit_of_a_call_bounds_connecting_as_well() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(0u64).unwrap();
+        let pid = Pid::from_raw(manager.pid().unwrap().cast_signed());
+        signal::kill(pid, Signal::SIGSTOP).unwrap();
+        // A fork has to connect anew.
+        let call = || {
+            let start = Instant::now();
+            let late = value.call_timeout(get, (), Duration::from_millis(1));
+            assert!(matches!(late, Err(CallError::Timeout { .. })));
+            start.elapsed()
+        };
+        let calls = (0..5).map(|_| process::fork(call).unwrap().join().unwrap());
+        let fastest = calls.min().unwrap();
+        signal::kill(pid, Signal::SIGCONT).unwrap();
+        assert!(fastest < Duration::from_millis(50), "{fastest:?}");
     });
 }

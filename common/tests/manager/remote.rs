@@ -265,9 +265,17 @@ fn who_cannot_connect_is_told_why() {
         let key = Key::random();
         let connect = || Manager::connect_timeout(name.as_str(), &key, Duration::from_millis(20));
         let error = connect().unwrap_err().to_string();
-        assert!(error.starts_with("nobody listens at @common-test"), "{error}");
+        assert!(
+            error.starts_with("nobody listens at @common-test"),
+            "{error}"
+        );
         // Somebody listens and lets nobody in, until there is no room for more.
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::empty(), None);
+        let listener = socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::empty(),
+            None,
+        );
         let listener = listener.unwrap();
         let address = UnixAddr::new_abstract(name.trim_start_matches('@').as_bytes()).unwrap();
         bind(listener.as_raw_fd(), &address).unwrap();
@@ -283,7 +291,11 @@ fn who_cannot_connect_is_told_why() {
                 nix::unistd::close(accepted).unwrap();
             }
         });
-        let connect = || Manager::connect(name.as_str(), &key).unwrap_err().to_string();
+        let connect = || {
+            Manager::connect(name.as_str(), &key)
+                .unwrap_err()
+                .to_string()
+        };
         let error = connect();
         hang_up.join().unwrap();
         assert!(error.ends_with("it hung up"), "{error}");
