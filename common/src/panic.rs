@@ -45,25 +45,39 @@ impl fmt::Display for Panic {
 #[inline]
 pub fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
     note_locations();
+    // What a panic elsewhere has left there is not this one's place.
+    let earlier = note(None);
     // What a panic may leave half-done is the caller's to judge: the callers in this crate either
     // end the process, drop what the closure held, or poison it.
-    panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
+    let result = panic::catch_unwind(AssertUnwindSafe(f));
+    let location = note(earlier);
+    result.map_err(|payload| {
         let message = match payload.downcast::<String>() {
             Ok(text) => *text,
             Err(payload) => match payload.downcast::<&'static str>() {
                 Ok(text) => (*text).to_owned(),
-                Err(_) => "a panic whose payload is not a string".to_owned(),
+                Err(payload) => {
+                    // Its destructor may panic too, with a payload that does so again.
+                    let dropped = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+                    std::mem::forget(dropped);
+                    "a panic whose payload is not a string".to_owned()
+                }
             },
         };
-        Panic {
-            message,
-            location: LOCATION.take(),
-        }
+        Panic { message, location }
     })
 }
 
 thread_local! {
     static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Leaves a place for whoever catches the panic; what was there before.
+fn note(place: Option<String>) -> Option<String> {
+    // While the thread's locals are destroyed there is nowhere to leave it.
+    LOCATION
+        .try_with(|slot| slot.replace(place))
+        .unwrap_or_default()
 }
 
 /// Puts the hook in place that notes where a panic happens; [`catch`] does so by itself.
@@ -73,10 +87,54 @@ pub(crate) fn note_locations() {
     HOOK.call_once(|| {
         let print = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let place = info.location().map(ToString::to_string);
-            // A panic while the thread's locals are destroyed has nowhere to leave its place.
-            let _ = LOCATION.try_with(|slot| slot.replace(place));
+            note(info.location().map(ToString::to_string));
             print(info);
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_that_of_the_panic_that_is_caught() {
+        let elsewhere = || panic::catch_unwind(|| panic!("caught elsewhere")).unwrap_err();
+        drop(elsewhere());
+        // No hook sees this one.
+        let silent = catch(|| panic::resume_unwind(Box::new("silent"))).unwrap_err();
+        assert_eq!((silent.message.as_str(), silent.location), ("silent", None));
+    }
+
+    #[test]
+    fn a_destructor_that_catches_panics_leaves_the_place_of_the_first() {
+        struct Catches;
+        impl Drop for Catches {
+            fn drop(&mut self) {
+                catch(|| ()).unwrap();
+                catch(|| panic!("the second")).unwrap_err();
+            }
+        }
+        let line = line!() + 3;
+        let first = catch(|| {
+            let _catches = Catches;
+            panic!("the first");
+        });
+        let place = first.unwrap_err().location.unwrap();
+        assert!(place.contains(&format!(":{line}:")), "{place}");
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_dropped_is_caught_too() {
+        struct Again(u32);
+        impl Drop for Again {
+            fn drop(&mut self) {
+                if self.0 > 0 {
+                    panic::panic_any(Again(self.0 - 1));
+                }
+            }
+        }
+        let caught = catch(|| panic::panic_any(Again(3))).unwrap_err();
+        assert!(caught.message.contains("not a string"), "{caught}");
+    }
 }
