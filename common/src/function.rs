@@ -265,9 +265,17 @@ where
     A: DeserializeOwned + 'static,
 {
     const ENTRY: &'static Entry<Task> = &Entry::new::<(F, A, F::Output)>(Task(|args, out| {
-        let args: A = codec::decode(args).map_err(Failure::Arguments)?;
-        let result = panic::catch(|| instance::<F>().call(args)).map_err(Failure::Panicked)?;
-        codec::encode_into(&result, out).map_err(Failure::Result)
+        let before = out.len();
+        // Reading and writing values is the program's code too, and so is dropping them.
+        panic::catch(|| {
+            let args: A = codec::decode(args).map_err(Failure::Arguments)?;
+            let result = instance::<F>().call(args);
+            codec::encode_into(&result, out).map_err(Failure::Result)
+        })
+        .unwrap_or_else(|panic| {
+            out.truncate(before);
+            Err(Failure::Panicked(panic))
+        })
     }));
 }
 
@@ -432,5 +440,43 @@ mod tests {
         let entry = Task::entry(square).unwrap();
         let failure = run::<u64>(entry, &(1u8,)).unwrap_err();
         assert!(matches!(failure, Failure::Arguments(_)), "{failure}");
+    }
+
+    #[test]
+    fn a_panic_of_what_reads_writes_or_drops_a_value_comes_back_as_a_value() {
+        #[derive(PartialEq)]
+        enum When {
+            Written,
+            Dropped,
+        }
+        struct Panics(When);
+        impl Serialize for Panics {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                assert!(self.0 != When::Written, "while written");
+                s.serialize_u8(1)
+            }
+        }
+        impl<'de> Deserialize<'de> for Panics {
+            fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                panic!("while read")
+            }
+        }
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                assert!(self.0 != When::Dropped, "while dropped");
+            }
+        }
+        let told = |entry: EntryRef, args: &[u8]| {
+            let mut out = vec![7];
+            let failure = entry.resolve::<Task>().unwrap().run(args, &mut out);
+            assert_eq!(out, [7]);
+            failure.unwrap_err().to_string()
+        };
+        let reads = told(Task::entry(|_: Panics| ()).unwrap(), &[1]);
+        assert!(reads.contains("while read"), "{reads}");
+        let writes = told(Task::entry(|| Panics(When::Written)).unwrap(), &[]);
+        assert!(writes.contains("while written"), "{writes}");
+        let drops = told(Task::entry(|| Panics(When::Dropped)).unwrap(), &[]);
+        assert!(drops.contains("while dropped"), "{drops}");
     }
 }

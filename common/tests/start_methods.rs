@@ -141,6 +141,52 @@ fn a_fork_that_panics_unwinds_no_further_than_its_closure() {
     });
 }
 
+#[test]
+fn a_fork_whose_result_panics_unwinds_no_further_either() {
+    isolated(|| {
+        // When it is written (0), when it is dropped (1).
+        struct Panics(u8);
+        impl serde::Serialize for Panics {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                assert_ne!(self.0, 0, "while written");
+                s.serialize_u8(self.0)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for Panics {
+            fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                Err(serde::de::Error::custom("never read"))
+            }
+        }
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                assert_ne!(self.0, 1, "while dropped");
+            }
+        }
+        struct Ours(u32);
+        impl Drop for Ours {
+            fn drop(&mut self) {
+                assert_eq!(std::process::id(), self.0, "a fork runs this destructor");
+            }
+        }
+        let _ours = Ours(std::process::id());
+        for (when, said) in [(0, "while written"), (1, "while dropped")] {
+            // A child that got out of `fork` would be caught here and go on as a second parent.
+            let parent = std::process::id();
+            let process = std::panic::catch_unwind(|| process::fork(move || Panics(when)));
+            if std::process::id() != parent {
+                std::process::exit(66);
+            }
+            let process = process.unwrap().unwrap();
+            let error = process.join().map(|_| ()).unwrap_err();
+            assert!(
+                matches!(&error, JoinError::Panicked { message, .. } if message.contains(said)),
+                "{error}"
+            );
+            assert_eq!(process.exit_code(), Some(1));
+        }
+    });
+}
+
 fn fork_server_pid() -> Pid {
     let children =
         std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()));

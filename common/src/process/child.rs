@@ -244,13 +244,16 @@ fn refuse(reason: &str) -> ! {
 /// Runs what an encoded [`Hello`] asks for, in a process that is new and has nothing of a
 /// parent's to lose: a spawned one, or one forked from the fork server. The exit code.
 pub(super) fn run(hello: &[u8], lifeline: OwnedFd) -> i32 {
+    let guard = EndsIfUnwound;
     let hello: Hello = match codec::decode(hello) {
         Ok(hello) => hello,
         Err(error) => refuse(&format!("the hello is not understood: {error}")),
     };
     let this = become_child(hello.who, lifeline);
     let outcome = perform(&hello.set_up, hello.entry, &hello.args);
-    report(&this, outcome)
+    let code = report(&this, outcome);
+    std::mem::forget(guard);
+    code
 }
 
 /// Sets the process up and calls the function; what it returned, encoded.
@@ -293,22 +296,35 @@ pub(super) fn run_fork<R: Serialize>(
     asked: &SetUp,
     f: impl FnOnce() -> R,
 ) -> ! {
+    let _guard = EndsIfUnwound;
     // The other ends of lifelines are the parent's alone: a copy here would keep the parent's
     // other children alive when it has gone.
     registry::forget_all();
     super::forkserver::forget();
     CHILDREN.store(0, Ordering::Relaxed);
     let this = become_child(who, lifeline);
-    let streams = place_streams(&streams);
-    let outcome = streams.and_then(|()| set_up(asked)).and_then(|()| {
-        let result = panic::catch(f).map_err(Failure::Panicked);
-        result
-            .and_then(|result| codec::encode(&result).map_err(Failure::Result))
-            .map_err(ChildFailure::Function)
+    // Encoding and dropping the result is the program's code as well.
+    let outcome = panic::catch(|| {
+        place_streams(&streams)?;
+        set_up(asked)?;
+        let result = f();
+        codec::encode(&result).map_err(|error| ChildFailure::Function(Failure::Result(error)))
     });
+    let outcome =
+        outcome.unwrap_or_else(|panic| Err(ChildFailure::Function(Failure::Panicked(panic))));
     let code = report(&this, outcome);
     sys::flush_stdio();
     sys::exit_now(code)
+}
+
+/// Ends a forked process out of whose work a panic comes: the frames further up are a copy of its
+/// parent's, and so are the objects that would be dropped there.
+struct EndsIfUnwound;
+
+impl Drop for EndsIfUnwound {
+    fn drop(&mut self) {
+        sys::exit_now(1);
+    }
 }
 
 /// Puts the standard streams where they belong.
