@@ -138,7 +138,8 @@ impl Builder {
         self
     }
 
-    /// Sets an environment variable of the new process.
+    /// Sets an environment variable of the new process. A name that is empty or contains `=`, and
+    /// a NUL anywhere, are an error of the start.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.set_up.env.push((name.into(), Some(value.into())));
         self

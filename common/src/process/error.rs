@@ -7,6 +7,7 @@ use crate::function::{BadEntry, Failure};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use thiserror::Error;
@@ -29,6 +30,16 @@ pub enum SpawnError {
         process: String,
         /// Why.
         error: BadEntry,
+    },
+    /// The environment cannot hold such a variable.
+    #[error("{process} was not started: its environment variable {variable:?}: {reason}")]
+    Environment {
+        /// The name it would have had.
+        process: String,
+        /// The variable's name.
+        variable: OsString,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A fork was asked for in a process that has other threads: they would not exist in the
     /// child, and what they had locked would stay locked there for ever.

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
 /// One thing for each standard stream.
@@ -103,6 +103,15 @@ fn prepare(builder: Builder) -> Result<Start, SpawnError> {
     let name = builder
         .name
         .unwrap_or_else(|| child::default_name(&identity));
+    for (variable, value) in &builder.set_up.env {
+        if let Some(reason) = no_variable(variable, value.as_deref()) {
+            return Err(SpawnError::Environment {
+                process: name,
+                variable: variable.clone(),
+                reason,
+            });
+        }
+    }
     let os = |step| os_error(&name, step);
     let Streams {
         stdin,
@@ -132,6 +141,22 @@ fn prepare(builder: Builder) -> Result<Start, SpawnError> {
         link: Link { ours, theirs },
         name,
     })
+}
+
+/// Why the environment cannot hold this (environ(7)); to set it would panic.
+fn no_variable(name: &OsStr, value: Option<&OsStr>) -> Option<&'static str> {
+    let has = |text: &OsStr, byte| text.as_bytes().contains(&byte);
+    if name.is_empty() {
+        Some("a name cannot be empty")
+    } else if has(name, b'=') {
+        Some("a name cannot contain `=`")
+    } else if has(name, 0) {
+        Some("a name cannot contain a NUL")
+    } else if value.is_some_and(|value| has(value, 0)) {
+        Some("a value cannot contain a NUL")
+    } else {
+        None
+    }
 }
 
 fn os_error(process: &str, step: &'static str) -> impl Fn(Errno) -> SpawnError + use<> {
@@ -225,7 +250,7 @@ fn environment(changes: Vec<(OsString, Option<OsString>)>) -> Vec<CString> {
         .filter_map(|(mut name, value)| {
             name.push("=");
             name.push(value);
-            // A NUL cannot stand in the environment; setting such a variable does nothing.
+            // None has a NUL: this process's own came as C strings, the others are checked.
             CString::new(name.into_vec()).ok()
         })
         .collect()

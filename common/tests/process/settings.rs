@@ -1,6 +1,6 @@
 //! What a process is started with: streams, environment, directory, limits.
 
-use common::process::{JoinError, Process, StartMethod, Stdio};
+use common::process::{JoinError, Process, SpawnError, StartMethod, Stdio};
 use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 use testkit::{METHODS, isolated};
@@ -151,6 +151,28 @@ fn a_directory_that_is_not_there_is_named() {
             let error = builder.spawn(|| (), ()).unwrap().join().unwrap_err();
             assert!(matches!(error, JoinError::SetUp { .. }));
             assert!(error.to_string().contains("/no/such/place"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_variable_that_cannot_be_is_refused() {
+    isolated(|| {
+        for method in METHODS {
+            let builder = || Process::builder().start_method(method);
+            for (builder, name) in [
+                (builder().env("", "x"), ""),
+                (builder().env("A=B", "x"), "A=B"),
+                (builder().env("A\0", "x"), "A\0"),
+                (builder().env("NUL_IN_IT", "x\0"), "NUL_IN_IT"),
+                (builder().env_remove("C=D"), "C=D"),
+            ] {
+                let error = builder.spawn(|| (), ()).unwrap_err();
+                assert!(
+                    matches!(&error, SpawnError::Environment { variable, .. } if variable == name),
+                    "{error}"
+                );
+            }
         }
     });
 }
