@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 /// A process that was started, whose function returns `R`; Python's `Process`.
 ///
-/// Dropping it waits for the process to end; a daemon's is asked to end first (SIGTERM, and
-/// SIGKILL a second later). A process ends, within a second, when the one that started it has
+/// Dropping it closes the pipes that are still in it and waits for the process to end; a daemon's
+/// is asked to end first (SIGTERM, and SIGKILL a second later). A process ends, within a second, when the one that started it has
 /// ended in whatever way, and so do its own children. [`detach`](Self::detach) undoes both.
 ///
 /// ```
@@ -157,6 +157,9 @@ impl<R> Process<R> {
 
     /// Lets it live on when this handle is dropped and when this process ends. While this process
     /// lives it still reaps the other when that ends.
+    ///
+    /// Blocks until the process has begun, a millisecond or so after its start; one that was
+    /// stopped before (SIGSTOP) begins when it is continued.
     pub fn detach(mut self) {
         self.on_drop = OnDrop::Leave;
         self.child.detach();
@@ -283,8 +286,11 @@ impl<R> Drop for Process<R> {
         if self.on_drop == OnDrop::Leave || !self.child.is_ours() {
             return;
         }
-        // It may be waiting for the end of what it reads.
+        // It may be waiting for the end of what it reads, or for somebody to read what it writes:
+        // that is an error for it now (EPIPE).
         self.stdin = None;
+        self.stdout = None;
+        self.stderr = None;
         if self.child.daemon() && !self.child.has_ended() {
             let _ = self.terminate();
             if !matches!(

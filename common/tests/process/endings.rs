@@ -138,3 +138,28 @@ fn threads_of_the_function_are_not_waited_for() {
         assert_eq!(process.unwrap().join().unwrap(), 5);
     });
 }
+
+#[test]
+fn a_handle_whose_pipes_nobody_reads_can_be_dropped() {
+    isolated(|| {
+        use std::io::Write;
+        // More than a pipe holds, on each; a closed pipe is an error, which ends it.
+        fn talks(to_stderr: bool) {
+            let lines = [b'x'; 1 << 20];
+            let _ = match to_stderr {
+                true => std::io::stderr().write_all(&lines),
+                false => std::io::stdout().write_all(&lines),
+            };
+        }
+        for method in METHODS {
+            for to_stderr in [false, true] {
+                let builder = Process::builder()
+                    .start_method(method)
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped());
+                drop(builder.spawn(talks, (to_stderr,)).unwrap());
+                assert_eq!(process::active_children(), []);
+            }
+        }
+    });
+}
