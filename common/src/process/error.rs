@@ -65,7 +65,8 @@ pub enum SpawnError {
     },
 }
 
-fn remedy(error: Errno) -> &'static str {
+/// What to do about it.
+pub(super) fn remedy(error: Errno) -> &'static str {
     match error {
         Errno::EMFILE => " (raise `ulimit -n`, or drop handles that are no longer needed)",
         Errno::ENFILE => " (the machine's limit on open files, fs.file-max, is reached)",
@@ -132,6 +133,14 @@ pub enum JoinError {
         process: String,
         /// Why.
         error: DecodeError,
+    },
+    /// It sent something when it ended, which could not be received.
+    #[error("{process} has ended, but what it sent was not received: {reason}")]
+    Unreceived {
+        /// Its name.
+        process: String,
+        /// Why, and what to do about it.
+        reason: String,
     },
     /// It ended, but how is not known: somebody else took its exit status.
     #[error(

@@ -2,8 +2,8 @@
 //!
 //! To copy: the folder process/ and what its mod.rs names.
 
-use super::error::{ChildFailure, JoinError};
-use super::packet::{self, Kind, Packet};
+use super::error::{ChildFailure, JoinError, remedy};
+use super::packet::{self, Kind, Packet, ReceiveError};
 use super::{lock, sys, wait};
 use crate::codec;
 use nix::errno::Errno;
@@ -65,6 +65,8 @@ struct Ending {
 enum Outcome {
     Returned(Vec<u8>),
     Failed(ChildFailure),
+    /// Something arrived that this process could not take.
+    Unreceived(String),
 }
 
 impl Child {
@@ -155,10 +157,21 @@ impl Child {
 
     fn read_ending(&self, link: Link) -> Ending {
         let mut ending = Ending::default();
-        while ending.outcome.is_none()
-            && let Ok(packet) = packet::receive(link.ours.as_fd(), false)
-        {
-            ending.take(packet);
+        while ending.outcome.is_none() {
+            match packet::receive(link.ours.as_fd(), false) {
+                Ok(packet) => ending.take(packet),
+                // It ended without a word; the last, before it had read its hello.
+                Err(ReceiveError::Closed | ReceiveError::Os(Errno::EAGAIN | Errno::ECONNRESET)) => {
+                    break;
+                }
+                Err(error) => {
+                    let remedy = match error {
+                        ReceiveError::Os(errno) => remedy(errno),
+                        _ => "",
+                    };
+                    ending.outcome = Some(Outcome::Unreceived(format!("{error}{remedy}")));
+                }
+            }
         }
         match &self.reaper {
             Reaper::Parent => ending.status = sys::reap(self.pidfd.as_fd()).ok().flatten(),
@@ -194,7 +207,7 @@ impl Child {
             State::Ended(ending) => match ending.outcome {
                 Some(Outcome::Returned(_)) => 0,
                 Some(Outcome::Failed(_)) => 1,
-                None => 255,
+                Some(Outcome::Unreceived(_)) | None => 255,
             },
             State::Running(_) => 255,
         }
@@ -213,6 +226,10 @@ impl Child {
         match &ending.outcome {
             Some(Outcome::Returned(bytes)) => decode(bytes),
             Some(Outcome::Failed(failure)) => Err(JoinError::of_failure(&self.name, failure)),
+            Some(Outcome::Unreceived(reason)) => Err(JoinError::Unreceived {
+                process: self.name.clone(),
+                reason: reason.clone(),
+            }),
             None => Err(JoinError::of_status(&self.name, self.status_of(ending))),
         }
     }

@@ -249,6 +249,28 @@ fn without_descriptors_a_start_is_an_error() {
 }
 
 #[test]
+fn a_result_for_which_there_is_no_descriptor_is_an_error() {
+    isolated(|| {
+        let few = || {
+            // Long enough for a memory file, which takes a descriptor to receive.
+            let process = Process::spawn(|| vec![1u8; 4096], ()).unwrap();
+            super::wait(&[&process], None).unwrap();
+            let mut files = Vec::new();
+            while let Ok(file) = std::fs::File::open("/dev/null") {
+                files.push(file);
+            }
+            let error = process.join().unwrap_err();
+            assert!(matches!(error, JoinError::Unreceived { .. }), "{error}");
+            (error.to_string(), process.exit_code())
+        };
+        let builder = Process::builder().open_files(48);
+        let (told, code) = builder.spawn(few, ()).unwrap().join().unwrap();
+        assert!(told.contains("ulimit -n"), "{told}");
+        assert_eq!(code, Some(0));
+    });
+}
+
+#[test]
 fn without_room_for_a_process_a_start_is_an_error() {
     isolated(|| {
         let crowded = || {
