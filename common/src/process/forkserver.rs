@@ -137,6 +137,19 @@ fn retire(server: Option<Server>) {
     lock(&RETIRED).extend(server.map(|server| server.process));
 }
 
+/// For tests: as if the server had been found unfit for more requests.
+#[cfg(test)]
+pub(super) fn retire_it() {
+    retire(lock(&SERVER).take());
+}
+
+/// For tests: how many servers there are that take no more requests.
+#[cfg(test)]
+pub(super) fn retired() -> usize {
+    sweep();
+    lock(&RETIRED).len()
+}
+
 enum Request {
     /// Whoever had it died before it answered, and so before it called the function.
     Lost,
@@ -295,7 +308,7 @@ impl Keeper {
         self.control.is_some() || self.spare.is_some() || !self.wards.is_empty()
     }
 
-    /// Forks a spare if there is none. If that fails, whoever asks meanwhile is told why.
+    /// Forks a spare if there is none. If that fails, one who has asked is told why.
     fn keep_a_spare(&mut self) {
         let Some(control) = &self.control else {
             return;
@@ -319,11 +332,11 @@ impl Keeper {
             },
             Err(error) => error,
         };
-        // A closed connection is seen by `wait`.
-        if let Ok(true) = wait::is_readable(control.as_fd(), None)
-            && packet::receive(control.as_fd(), false).is_ok()
-        {
-            refuse(control.as_fd(), error);
+        match packet::receive(control.as_fd(), false) {
+            // Nobody asks yet: `wait` goes on until somebody does, and this is tried again. Nor
+            // does anybody ask where the connection is closed, which `wait` sees.
+            Err(ReceiveError::Closed | ReceiveError::Os(Errno::EAGAIN | Errno::ECONNRESET)) => {}
+            _ => refuse(control.as_fd(), error),
         }
     }
 
@@ -331,15 +344,17 @@ impl Keeper {
     fn wait(&mut self) {
         let mut fds = vec![self.taken.0.as_fd()];
         fds.extend(self.wards.iter().map(|ward| ward.pidfd.as_fd()));
-        fds.extend(self.spare.as_ref().map(AsFd::as_fd));
         let control = self.control.as_ref().map(AsFd::as_fd);
+        // Without a spare the requests come here.
+        fds.extend(self.spare.as_ref().map(AsFd::as_fd).or(control));
         let Ok((ready, gone)) = wait::readable_or_hung_up(&fds, control) else {
             self.control = None;
             return;
         };
         if gone {
-            // Its user has ended; the other children have lifelines of their own.
-            sys::exit_now(0);
+            // Its user has another server by now; had the user ended, so would this process, by
+            // its lifeline.
+            self.control = None;
         }
         let spare = 1 + self.wards.len();
         // First whether the spare has taken a request: one that has, and ended, is none any more.

@@ -6,10 +6,11 @@ use super::packet::{self, Kind};
 use super::{JoinError, Process, SpawnError, StartMethod, Stdio};
 use crate::codec;
 use crate::function::{EntryRef, Task};
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
 use testkit::isolated;
 
 /// Starts this program with the marker in its environment and, as descriptor 3, `lifeline`.
@@ -287,6 +288,90 @@ fn without_room_for_a_process_a_start_is_an_error() {
         let (spawn, fork) = Process::spawn(crowded, ()).unwrap().join().unwrap();
         assert!(spawn.contains("ulimit -u"), "{spawn}");
         assert!(fork.contains("ulimit -u"), "{fork}");
+    });
+}
+
+#[test]
+fn a_fork_server_without_room_for_a_process_refuses_and_goes_on() {
+    // Room can be taken from a user who has nothing else running; root can become one.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    fn crowded() -> Vec<String> {
+        use nix::sys::resource::{Resource, setrlimit};
+        // One of its own in each run: what another leaves counts until it is reaped.
+        let user = nix::unistd::Uid::from_raw(1_000_000 + std::process::id());
+        nix::unistd::setuid(user).unwrap();
+        // Room for this process, the server and one more: the first start leaves no spare.
+        setrlimit(Resource::RLIMIT_NPROC, 3, 3).unwrap();
+        let start = || {
+            let builder = Process::builder().start_method(StartMethod::ForkServer);
+            builder.spawn(|| std::thread::sleep(Duration::MAX), ())
+        };
+        let end = |process: Process<()>| {
+            process.kill().unwrap();
+            process.join().unwrap_err();
+            assert_eq!(process.exit_code(), Some(-9));
+        };
+        // The end of a process is told though nobody asks for another.
+        end(start().unwrap());
+        let process = start().unwrap();
+        let told = (0..3).map(|_| start().unwrap_err().to_string()).collect();
+        end(process);
+        end(start().unwrap());
+        told
+    }
+    isolated(|| {
+        for error in Process::spawn(crowded, ()).unwrap().join().unwrap() {
+            assert!(error.contains("ulimit -u"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_fork_server_that_takes_no_more_requests_sees_its_children_to_their_end() {
+    isolated(|| {
+        let start = || {
+            let builder = Process::builder().start_method(StartMethod::ForkServer);
+            let nap = || std::thread::sleep(Duration::MAX);
+            builder.spawn(nap, ()).unwrap()
+        };
+        let earlier = start();
+        super::forkserver::retire_it();
+        let later = start();
+        for process in [later, earlier] {
+            process.kill().unwrap();
+            process.join().unwrap_err();
+            assert_eq!(process.exit_code(), Some(-9));
+        }
+        // With the last of them it ends, and so it does with its user.
+        while super::forkserver::retired() > 0 {
+            std::thread::yield_now();
+        }
+        let user = || {
+            let _process = Process::builder()
+                .start_method(StartMethod::ForkServer)
+                .spawn(|| std::thread::sleep(Duration::MAX), ());
+            super::forkserver::retire_it();
+            let this = std::process::id();
+            let children = format!("/proc/self/task/{this}/children");
+            println!("{}", std::fs::read_to_string(children).unwrap());
+            std::thread::sleep(Duration::MAX);
+        };
+        let builder = Process::builder().stdout(Stdio::piped());
+        let mut user = builder.spawn(user, ()).unwrap();
+        let mut line = String::new();
+        let stdout = user.stdout.take().unwrap();
+        std::io::BufReader::new(stdout)
+            .read_line(&mut line)
+            .unwrap();
+        let servers: Vec<_> = line
+            .split_whitespace()
+            .map(|pid| testkit::pidfd(pid.parse().unwrap()))
+            .collect();
+        assert_eq!(servers.len(), 1);
+        user.kill().unwrap();
+        testkit::ends_within(&servers, Duration::from_secs(10));
     });
 }
 
