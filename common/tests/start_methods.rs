@@ -230,6 +230,43 @@ fn a_killed_fork_server_is_replaced() {
 }
 
 #[test]
+fn a_stopped_fork_server_holds_nobody_up_without_limit() {
+    isolated(|| {
+        let builder = Process::builder().start_method(StartMethod::ForkServer);
+        let nap = || std::thread::sleep(Duration::MAX);
+        let process: Process<()> = builder.spawn(nap, ()).unwrap();
+        kill(fork_server_pid(), Signal::SIGSTOP).unwrap();
+        process.kill().unwrap();
+        process::wait(&[&process], None).unwrap();
+        assert_eq!(
+            process.join_timeout(Duration::ZERO),
+            Some(Err(JoinError::Lost {
+                process: process.name().to_owned()
+            }))
+        );
+        assert_eq!(process.exit_status(), None);
+        assert_eq!(process.exit_code(), Some(255));
+        // Several who wait for the status are told, all of them.
+        let joins = || {
+            assert!(matches!(
+                process.join(),
+                Err(JoinError::Signaled { signal: 9, .. })
+            ));
+        };
+        std::thread::scope(|scope| {
+            let waiting = [scope.spawn(joins), scope.spawn(joins)];
+            // They do not keep others from looking.
+            assert!(!process.is_alive());
+            kill(fork_server_pid(), Signal::SIGCONT).unwrap();
+            waiting
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap());
+        });
+        assert_eq!(process.exit_code(), Some(-9));
+    });
+}
+
+#[test]
 fn a_fork_server_does_not_mind_an_interrupt() {
     isolated(|| {
         // P-031

@@ -144,8 +144,8 @@ pub enum JoinError {
     },
     /// It ended, but how is not known: somebody else took its exit status.
     #[error(
-        "{process} ended, but its exit status is lost: its fork server was killed, or other code \
-         in this program waits for all children (waitpid(-1)) or ignores SIGCHLD"
+        "{process} ended, but its exit status is lost: its fork server was killed or is stopped, \
+         or other code in this program waits for all children (waitpid(-1)) or ignores SIGCHLD"
     )]
     Lost {
         /// Its name.

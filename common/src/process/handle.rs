@@ -100,20 +100,22 @@ impl<R> Process<R> {
 
     /// Its exit code, `None` while it runs: 0 if its function returned, 1 if that panicked (not
     /// Rust's 101; Python's code), `-9` if SIGKILL ended it, and so on. If its exit status is lost,
-    /// what it said last counts; 255 if it said nothing.
+    /// what it said last counts; 255 if it said nothing. A fork server that has not told the status
+    /// a second after it was asked for counts as having lost it, until it does.
     pub fn exit_code(&self) -> Option<i32> {
         if !self.child.has_ended() {
             return None;
         }
-        let status = self.child.exit_status();
+        let status = self.child.exit_status(Some(soon()));
         let code = status.and_then(|status| status.code().or(status.signal().map(|s| -s)));
         Some(code.unwrap_or_else(|| self.child.last_word()))
     }
 
-    /// Its exit status; `None` while it runs, and if the status is lost.
+    /// Its exit status; `None` while it runs, and if the status is lost (see
+    /// [`exit_code`](Self::exit_code)).
     pub fn exit_status(&self) -> Option<ExitStatus> {
         match self.child.has_ended() {
-            true => self.child.exit_status(),
+            true => self.child.exit_status(Some(soon())),
             false => None,
         }
     }
@@ -205,13 +207,15 @@ impl<R: DeserializeOwned> Process<R> {
     /// [`JoinError`]: how it ended instead.
     pub fn join(&self) -> Result<R, JoinError> {
         self.child.wait_until(None)?;
-        self.outcome()
+        self.outcome(None)
     }
 
-    /// As [`join`](Self::join), for at most `timeout`; `None` if it still runs then.
+    /// As [`join`](Self::join), for at most `timeout`; `None` if it still runs then. If it has
+    /// ended without a result, its fork server gets at least a second to tell how.
     pub fn join_timeout(&self, timeout: Duration) -> Option<Result<R, JoinError>> {
-        match self.child.wait_until(Instant::now().checked_add(timeout)) {
-            Ok(true) => Some(self.outcome()),
+        let deadline = Instant::now().checked_add(timeout);
+        match self.child.wait_until(deadline) {
+            Ok(true) => Some(self.outcome(deadline.map(|at| at.max(soon())))),
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         }
@@ -222,8 +226,8 @@ impl<R: DeserializeOwned> Process<R> {
         self.join_timeout(Duration::ZERO)
     }
 
-    fn outcome(&self) -> Result<R, JoinError> {
-        self.child.result(|bytes| {
+    fn outcome(&self, deadline: Option<Instant>) -> Result<R, JoinError> {
+        self.child.result(deadline, |bytes| {
             codec::decode(bytes).map_err(|error| JoinError::Result {
                 process: self.name().to_owned(),
                 error,
@@ -276,6 +280,11 @@ impl<R> AsFd for Process<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.pidfd()
     }
+}
+
+/// When a fork server must have told how a process ended that has ended already.
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(1)
 }
 
 /// How long a daemon may take to obey SIGTERM when its handle is dropped.

@@ -8,9 +8,10 @@ use super::{lock, sys, wait};
 use crate::codec;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::Pid;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
@@ -58,7 +59,7 @@ struct Ending {
     outcome: Option<Outcome>,
     status: Option<ExitStatus>,
     /// Where the fork server will say the status.
-    server_says: Option<OwnedFd>,
+    server_says: Option<Arc<OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -176,29 +177,29 @@ impl Child {
         match &self.reaper {
             Reaper::Parent => ending.status = sys::reap(self.pidfd.as_fd()).ok().flatten(),
             // It comes a little later, and few ask for it.
-            Reaper::Server(_) => ending.server_says = Some(link.ours),
+            Reaper::Server(_) => ending.server_says = Some(Arc::new(link.ours)),
         }
         ending
     }
 
-    /// The exit status of a process that has ended; `None` if it is lost.
-    pub(super) fn exit_status(&self) -> Option<ExitStatus> {
-        match &mut *lock(&self.state) {
-            State::Running(_) => None,
-            State::Ended(ending) => self.status_of(ending),
-        }
-    }
-
-    fn status_of(&self, ending: &mut Ending) -> Option<ExitStatus> {
-        if let (Some(link), Reaper::Server(server)) = (ending.server_says.take(), &self.reaper) {
-            while ending.status.is_none()
-                && server_speaks(&link, server)
-                && let Ok(packet) = packet::receive(link.as_fd(), false)
-            {
-                ending.take(packet);
+    /// The exit status of a process that has ended; `None` if it is lost, or its fork server does
+    /// not tell it before `deadline`.
+    pub(super) fn exit_status(&self, deadline: Option<Instant>) -> Option<ExitStatus> {
+        loop {
+            let (status, link) = match &mut *lock(&self.state) {
+                State::Running(_) => return None,
+                State::Ended(ending) => ending.hear_server(),
+            };
+            let (Some(link), Reaper::Server(server)) = (link, &self.reaper) else {
+                return status;
+            };
+            // Without the lock, so that others can look at the state meanwhile.
+            match wait::readable(&[link.as_fd(), server.as_fd()], deadline).as_deref() {
+                Ok([0, ..]) => {}
+                // The server has ended without a word, or is late.
+                _ => return None,
             }
         }
-        ending.status
     }
 
     /// The exit code of a process whose status is lost, as far as what it said last tells.
@@ -213,25 +214,31 @@ impl Child {
         }
     }
 
-    /// What a process that has ended returned, as `decode` reads it.
+    /// What a process that has ended returned, as `decode` reads it. `deadline` is for its fork
+    /// server to tell how it ended if it returned nothing.
     pub(super) fn result<R>(
         &self,
+        deadline: Option<Instant>,
         decode: impl FnOnce(&[u8]) -> Result<R, JoinError>,
     ) -> Result<R, JoinError> {
-        let State::Ended(ending) = &mut *lock(&self.state) else {
-            return Err(JoinError::NotOwner {
-                process: self.name.clone(),
-            });
-        };
-        match &ending.outcome {
-            Some(Outcome::Returned(bytes)) => decode(bytes),
-            Some(Outcome::Failed(failure)) => Err(JoinError::of_failure(&self.name, failure)),
-            Some(Outcome::Unreceived(reason)) => Err(JoinError::Unreceived {
-                process: self.name.clone(),
-                reason: reason.clone(),
-            }),
-            None => Err(JoinError::of_status(&self.name, self.status_of(ending))),
+        let process = || self.name.clone();
+        match &*lock(&self.state) {
+            State::Running(_) => return Err(JoinError::NotOwner { process: process() }),
+            State::Ended(ending) => match &ending.outcome {
+                Some(Outcome::Returned(bytes)) => return decode(bytes),
+                Some(Outcome::Failed(failure)) => {
+                    return Err(JoinError::of_failure(&self.name, failure));
+                }
+                Some(Outcome::Unreceived(reason)) => {
+                    return Err(JoinError::Unreceived {
+                        process: process(),
+                        reason: reason.clone(),
+                    });
+                }
+                None => {}
+            },
         }
+        Err(JoinError::of_status(&self.name, self.exit_status(deadline)))
     }
 
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -261,13 +268,32 @@ impl Child {
     }
 }
 
-/// Waits until the fork server has sent something; false if it has ended instead.
-fn server_speaks(link: &OwnedFd, server: &OwnedFd) -> bool {
-    wait::readable(&[link.as_fd(), server.as_fd()], None)
-        .is_ok_and(|ready| ready.first() == Some(&0))
-}
-
 impl Ending {
+    /// Takes what the fork server has said; the status, or where it has yet to say it.
+    fn hear_server(&mut self) -> (Option<ExitStatus>, Option<Arc<OwnedFd>>) {
+        while self.status.is_none()
+            && let Some(link) = self.server_says.take()
+        {
+            match packet::receive(link.as_fd(), false) {
+                Ok(packet) => {
+                    self.take(packet);
+                    if self.status.is_none() {
+                        self.server_says = Some(link);
+                    } else {
+                        // Another thread that waits for the same is to look again.
+                        let _ = shutdown(link.as_raw_fd(), Shutdown::Read);
+                    }
+                }
+                Err(ReceiveError::Os(Errno::EAGAIN)) => {
+                    self.server_says = Some(link.clone());
+                    return (None, Some(link));
+                }
+                Err(_) => {}
+            }
+        }
+        (self.status, None)
+    }
+
     fn take(&mut self, packet: Packet) {
         match packet.kind {
             Kind::Returned => self.outcome = Some(Outcome::Returned(packet.body)),
