@@ -343,8 +343,8 @@ fn become_child(who: Who, lifeline: OwnedFd) -> Arc<CurrentProcess> {
     if let Err(error) = sys::kill_on_hangup(lifeline.as_fd()) {
         refuse(&format!("its lifeline cannot be watched: {error}"));
     }
-    // The parent may have gone before that took effect.
-    if wait::is_hung_up(lifeline.as_fd()) {
+    // The parent may have gone before that took effect; or after it had taken it back, to detach.
+    if wait::is_hung_up(lifeline.as_fd()) && sys::is_armed(lifeline.as_fd()) {
         sys::exit_now(1);
     }
     let short: Vec<u8> = who.name.bytes().filter(|&b| b != 0).take(15).collect();
