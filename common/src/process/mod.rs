@@ -52,7 +52,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// gives back what it returned. See fork(2).
 ///
 /// In the child the closure runs under `catch_unwind`; then the standard streams are flushed and
-/// the process ends at once. None of the parent's destructors and exit handlers run there.
+/// the process ends at once. None of the parent's destructors and exit handlers run there, nor any
+/// exit handlers of its own: shared memory that it made and did not drop, in a static perhaps, is
+/// removed only when some process makes the next.
 ///
 /// # Errors
 ///
