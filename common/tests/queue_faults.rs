@@ -3,8 +3,9 @@
 #![allow(unsafe_code)] // Shared anonymous memory for the books.
 
 use common::process::{self, Process};
-use common::queue::{GetError, JoinableQueue, PutReason, Queue};
+use common::queue::{GetError, JoinableQueue, PutReason, Queue, Sender};
 use common::shm::{Segment, ShmError};
+use common::sync::Event;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use testkit::{isolated, isolated_for};
@@ -448,5 +449,57 @@ fn exit_without_destructors_leaves_nothing() {
         let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
         let left = names.filter(|n| n.file_name().to_string_lossy().contains(&pid));
         assert_eq!(left.count(), 0);
+    });
+}
+
+/// All the descriptors that this process may have, but so many.
+fn use_up_descriptors(but: usize) -> Vec<std::fs::File> {
+    let limit = libc::rlimit {
+        rlim_cur: 256,
+        rlim_max: 256,
+    };
+    // SAFETY: `limit` is read only.
+    assert_eq!(
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) },
+        0
+    );
+    let mut files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    files.truncate(files.len() - but);
+    files
+}
+
+#[test]
+fn who_is_out_of_descriptors_takes_nobody_for_dead() {
+    isolated(|| {
+        type Told = Queue<String>;
+        fn owner(sender: Sender<u32>, tasks: JoinableQueue<u32>, told: Told, go: Event) {
+            let segment = Segment::create(1).unwrap();
+            let task = tasks.get_guard().unwrap();
+            told.put(segment.name().to_owned()).unwrap();
+            go.wait();
+            sender.put(*task).unwrap();
+        }
+        let (sender, receiver) = Queue::<u32>::new().unwrap().split();
+        let (tasks, told) = (JoinableQueue::new().unwrap(), Queue::new().unwrap());
+        let go = Event::new().unwrap();
+        tasks.put(7).unwrap();
+        let args = (sender, tasks.clone(), told.clone(), go.clone());
+        let child = Process::spawn(owner, args).unwrap();
+        let name: String = told.get_timeout(LONG).unwrap();
+
+        // None, or only the one to read the directory with.
+        for but in [0, 1] {
+            let files = use_up_descriptors(but);
+            common::shm::sweep();
+            let got = receiver.get_timeout(Duration::from_millis(400));
+            let joined = tasks.join_timeout(Duration::from_millis(400));
+            drop(files);
+            assert_eq!((got, joined), (Err(GetError::Empty), None));
+            Segment::open(&name).unwrap();
+        }
+        go.set();
+        assert_eq!(receiver.get_timeout(LONG), Ok(7));
+        child.join().unwrap();
+        assert_eq!(tasks.join_timeout(LONG), Some(0));
     });
 }

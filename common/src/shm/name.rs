@@ -5,12 +5,12 @@
 //! their process ids, so the pid namespace is in the name too and nobody judges about a
 //! stranger's.
 
-use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
+use std::{fs, io};
 
 const PREFIX: &str = "mp-";
 
@@ -41,7 +41,7 @@ impl Owner {
                 let owner = Owner {
                     namespace: namespace(),
                     pid,
-                    started: started(pid).unwrap_or(0),
+                    started: started(pid).ok().flatten().unwrap_or(0),
                 };
                 *current.insert(owner)
             })
@@ -68,8 +68,9 @@ impl Owner {
         if self.namespace != namespace() || self.pid == process::id() || !proc_is_mounted() {
             return false;
         }
-        // Time 0 says that it was not known when the name was made.
-        self.started != 0 && started(self.pid) != Some(self.started)
+        // Time 0 says that it was not known when the name was made. Who cannot look, because it has
+        // no descriptor left perhaps, does not know.
+        self.started != 0 && started(self.pid).is_ok_and(|time| time != Some(self.started))
     }
 
     /// A new name of a segment of this process.
@@ -105,15 +106,26 @@ pub(super) fn path(name: &str) -> Option<PathBuf> {
 
 /// When a process started, in clock ticks since the machine did; `None` if there is no such
 /// process, or only its remains waiting to be reaped.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in brackets and may contain anything, brackets too.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
+fn started(pid: u32) -> io::Result<Option<u64>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => state_and_start(&stat)
+            .map(|(state, start)| (!matches!(state, b"Z" | b"X")).then_some(start))
+            .ok_or_else(|| io::ErrorKind::InvalidData.into()),
+        // The latter if it was reaped between the opening and the reading.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        Err(error) => Err(error),
     }
-    fields.nth(18)?.parse().ok()
+}
+
+fn state_and_start(stat: &[u8]) -> Option<(&[u8], u64)> {
+    // The second field is the program's name in brackets and may contain anything, brackets too.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = stat[name_end + 1..]
+        .split(u8::is_ascii_whitespace)
+        .filter(|field| !field.is_empty());
+    let state = fields.next()?;
+    let start = str::from_utf8(fields.nth(18)?).ok()?;
+    Some((state, start.parse().ok()?))
 }
 
 fn namespace() -> u64 {
@@ -155,6 +167,14 @@ mod tests {
         assert!(earlier.is_dead(), "init has another start time");
         earlier.namespace += 1;
         assert!(!earlier.is_dead(), "nothing is known of other namespaces");
+    }
+
+    #[test]
+    fn a_program_may_be_called_anything() {
+        let rest = "S 1".to_owned() + &" 0".repeat(17) + " 4711 0";
+        let stat = [b"7 (\xff) Z (x) ", rest.as_bytes()].concat();
+        assert_eq!(state_and_start(&stat), Some((&b"S"[..], 4711)));
+        assert_eq!(state_and_start(b"7 (x) S 1"), None);
     }
 
     #[test]
