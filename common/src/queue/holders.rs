@@ -64,18 +64,20 @@ impl<'a> Holders<'a> {
         slot
     }
 
-    /// Strikes out dead processes; says whether there is nobody left by that.
+    /// Strikes out dead processes; says whether there is nobody left. (A queue that was split had
+    /// somebody on both sides. The last one may have been killed when it had struck itself out
+    /// and not closed the queue yet.)
     pub(super) fn bury(self) -> bool {
-        let mut found = false;
         for slot in 0..SLOTS {
             let (owner, count) = (self.owner(slot), self.count(Some(slot)));
-            let stamp = owner.load(SeqCst);
-            if stamp != 0 && count.load(SeqCst) > 0 && Owner::stamp_is_dead(stamp) {
-                count.store(0, SeqCst);
-                found = true;
+            let (stamp, held) = (owner.load(SeqCst), count.load(SeqCst));
+            let dead = stamp != 0 && held > 0 && Owner::stamp_is_dead(stamp);
+            // Unless somebody else has struck it out meanwhile, and a third one has the slot now.
+            if dead && owner.load(SeqCst) == stamp {
+                let _ = count.compare_exchange(held, 0, SeqCst, SeqCst);
             }
         }
-        found && self.nobody()
+        self.nobody()
     }
 
     fn nobody(self) -> bool {
@@ -102,8 +104,9 @@ impl<'a> Holders<'a> {
     fn take(self, slot: usize, stamp: u64) -> bool {
         let owner = self.owner(slot);
         let old = owner.load(SeqCst);
-        let free =
-            old == 0 || (self.count(Some(slot)).load(SeqCst) == 0 && Owner::stamp_is_dead(old));
+        let holds_none = || self.count(Some(slot)).load(SeqCst) == 0;
+        // Once more when it is dead for certain: it may have held one before it died.
+        let free = old == 0 || (holds_none() && Owner::stamp_is_dead(old) && holds_none());
         free && owner.compare_exchange(old, stamp, SeqCst, SeqCst).is_ok()
     }
 

@@ -254,3 +254,35 @@ impl<'de, T> Deserialize<'de> for Receiver<T> {
         End::deserialize(Side::Receivers, deserializer).map(Receiver)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_killed_between_leaving_and_closing_closes() {
+        let long = Duration::from_secs(30);
+        let (sender, receiver) = Queue::<u32>::new().unwrap().split();
+        assert!(sender.0.holders(Side::Senders).leave(sender.0.slot));
+        std::mem::forget(sender);
+        assert_eq!(receiver.get_timeout(long), Err(GetError::Closed));
+
+        let (sender, receiver) = Queue::bounded(1).unwrap().split();
+        sender.put(1).unwrap();
+        assert!(receiver.0.holders(Side::Receivers).leave(receiver.0.slot));
+        std::mem::forget(receiver);
+        let reason = sender.put_timeout(2, long).unwrap_err().reason;
+        assert_eq!(reason, crate::queue::PutReason::Closed);
+    }
+
+    #[test]
+    fn one_that_is_on_its_way_counts() {
+        let (sender, receiver) = Queue::<u32>::new().unwrap().split();
+        let sent = crate::codec::encode(&sender).unwrap();
+        drop(sender);
+        assert_eq!(receiver.get_timeout(2 * LOOK), Err(GetError::Empty));
+        let sender: Sender<u32> = crate::codec::decode(&sent).unwrap();
+        sender.put(1).unwrap();
+        assert_eq!(receiver.get(), Ok(1));
+    }
+}
