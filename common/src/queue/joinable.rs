@@ -135,9 +135,11 @@ impl<T> JoinableQueue<T> {
             // In this order: a value goes from waiting into hands. Should somebody put another
             // meanwhile and then be done with the one that led to it, neither would be seen.
             let waiting = ring.len();
-            let in_hands: u64 = (0..SLOTS).map(|slot| self.in_hands(slot)).sum();
+            let in_hands = (0..SLOTS)
+                .map(|slot| self.in_hands(slot))
+                .fold(0, u64::saturating_add);
             if put == ring.put_count() {
-                return waiting + usize::try_from(in_hands).unwrap_or(usize::MAX / 2);
+                return waiting.saturating_add(usize::try_from(in_hands).unwrap_or(usize::MAX));
             }
         }
     }
@@ -149,17 +151,26 @@ impl<T> JoinableQueue<T> {
 
     /// Counts what dead processes held as done.
     fn bury(&self) -> usize {
+        let lost = (0..SLOTS).map(|slot| self.bury_in(slot));
+        usize::try_from(lost.fold(0, u64::saturating_add)).unwrap_or(usize::MAX)
+    }
+
+    fn bury_in(&self, slot: usize) -> u64 {
+        let (taken, done) = (self.word(slot, 1), self.word(slot, 2));
+        let stamp = self.word(slot, 0).load(SeqCst);
+        // Before the look whether it is dead: after it the slot may be another process's.
+        let (was_taken, was_done) = (taken.load(SeqCst), done.load(SeqCst));
+        let held = was_taken.saturating_sub(was_done);
+        if held == 0 || stamp == 0 || stamp == SHARED || !Owner::stamp_is_dead(stamp) {
+            return 0;
+        }
         // Whoever died in the middle of a get has its count put right by the next one who locks.
         let _ = self.queue.ring().claim(0, Deadline::Now);
-        let mut lost = 0;
-        for slot in 0..SLOTS {
-            let stamp = self.word(slot, 0).load(SeqCst);
-            if stamp != 0 && stamp != SHARED && Owner::stamp_is_dead(stamp) {
-                let taken = self.word(slot, 1).load(SeqCst);
-                lost += taken.saturating_sub(self.word(slot, 2).swap(taken, SeqCst));
-            }
-        }
-        usize::try_from(lost).unwrap_or(usize::MAX)
+        let buried = taken.load(SeqCst) == was_taken
+            && done
+                .compare_exchange(was_done, was_taken, SeqCst, SeqCst)
+                .is_ok();
+        if buried { held } else { 0 }
     }
 
     /// The slot of this process, its own or the shared one.
@@ -178,7 +189,9 @@ impl<T> JoinableQueue<T> {
     fn take(&self, slot: usize, stamp: u64) -> bool {
         let owner = self.word(slot, 0);
         let old = owner.load(SeqCst);
-        let free = old == 0 || (self.in_hands(slot) == 0 && Owner::stamp_is_dead(old));
+        let holds_none = || self.in_hands(slot) == 0;
+        // Once more when it is dead for certain: it may have taken one before it died.
+        let free = old == 0 || (holds_none() && Owner::stamp_is_dead(old) && holds_none());
         free && owner.compare_exchange(old, stamp, SeqCst, SeqCst).is_ok()
     }
 
@@ -288,7 +301,8 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     fn get_until(&self, deadline: Deadline) -> Result<T, GetError> {
         let (ring, taken) = (self.queue.ring(), self.slot() * WORDS + 1);
         with_buffer(|buffer| {
-            patiently(|| ring.get_changing(taken, buffer, deadline, |_, taken| taken + 1))?;
+            let one_more = |_: &[u8], taken: u64| taken.wrapping_add(1);
+            patiently(|| ring.get_changing(taken, buffer, deadline, one_more))?;
             codec::decode(buffer).map_err(|error| {
                 // It is out of the queue and nobody can deal with it.
                 let _ = self.task_done();
@@ -354,5 +368,41 @@ impl<'de, T> Deserialize<'de> for JoinableQueue<T> {
             return Err(serde::de::Error::custom("this is no joinable queue"));
         }
         Ok(JoinableQueue { queue })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The stamp of a process that has ended: init has another start time.
+    const DEAD: u64 = u64::MAX << 22 | 1;
+
+    #[test]
+    fn what_the_dead_held_is_counted_once() {
+        let queue = JoinableQueue::<u32>::new().unwrap();
+        let words = |slot, values: [u64; 3]| {
+            for (word, value) in values.into_iter().enumerate() {
+                queue.word(slot, word).store(value, SeqCst);
+            }
+        };
+        words(3, [DEAD, 5, 2]);
+        words(4, [Owner::current().stamp(), 4, 0]);
+        assert_eq!(queue.unfinished(), 7);
+        assert_eq!((queue.bury(), queue.bury()), (3, 0));
+        assert_eq!(queue.unfinished(), 4);
+    }
+
+    #[test]
+    fn overwritten_counts_are_no_panic() {
+        let queue = JoinableQueue::<u32>::new().unwrap();
+        queue.put(1).unwrap();
+        for slot in 0..SLOTS {
+            queue.word(slot, 0).store(DEAD, SeqCst);
+            queue.word(slot, 1).store(u64::MAX, SeqCst);
+        }
+        assert_eq!(queue.unfinished(), usize::MAX);
+        assert_eq!(queue.bury(), usize::MAX);
+        assert_eq!(queue.get(), Ok(1));
     }
 }
