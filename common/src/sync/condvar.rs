@@ -2,19 +2,24 @@
 //!
 //! `notify` hands out permits under the lock, as many as there are waiters at most, and a waiter
 //! may take one that was handed out after it came. So a notify wakes exactly as many as it says,
-//! and none is lost if a waiter's time runs out, or it is killed.
+//! and none is lost if a waiter's time runs out, or it is killed. (One that was killed stays
+//! counted: a later notify may wake one more for it than it says.)
+
+#![allow(unsafe_code)] // A marker.
 
 use super::mutex::{Mutex, MutexError, MutexGuard};
+use super::object::{Kind, Object};
 use super::{SLICE, Signal};
 use crate::deadline::Deadline;
-use crate::shm::ShmError;
-use crate::sync::object::{Kind, Object};
+use crate::shm::{Shared, ShmError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-/// A condition on a [`Mutex`]'s value that processes wait for. One mutex goes with it.
+/// A condition on a [`Mutex`]'s value that processes wait for. One mutex goes with it; a mutex may
+/// have several.
 ///
 /// ```
 /// use common::sync::{Condvar, Mutex};
@@ -30,10 +35,22 @@ use std::time::Duration;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Condvar(Object<Signal>);
+pub struct Condvar(Object<State>);
 
-impl Kind for Signal {
-    const MAGIC: u64 = 0x6d70_2d63_6f6e_6401;
+/// The mutex guards the numbers.
+#[repr(C)]
+struct State {
+    signal: Signal,
+    waiters: AtomicU32,
+    permits: AtomicU32,
+    /// Grows with each notify.
+    epoch: AtomicU32,
+}
+
+// SAFETY: atomics only.
+unsafe impl Shared for State {}
+impl Kind for State {
+    const MAGIC: u64 = 0x6d70_2d63_6f6e_6402;
 }
 
 impl Condvar {
@@ -133,14 +150,14 @@ impl Condvar {
         count: u32,
     ) -> Result<(), MutexError> {
         guard.store()?;
-        let state = guard.mutex_of().state();
+        let state = self.0.get();
         let (waiters, permits) = (state.waiters.load(SeqCst), state.permits.load(SeqCst));
         let more = count.min(waiters.saturating_sub(permits));
         if more > 0 {
             state.permits.store(permits.saturating_add(more), SeqCst);
             state.epoch.fetch_add(1, SeqCst);
             // All, because nobody knows which of them may take one; the others sleep on.
-            self.0.get().wake(u32::MAX);
+            state.signal.wake(u32::MAX);
         }
         Ok(())
     }
@@ -163,15 +180,15 @@ impl Condvar {
         deadline: Deadline,
     ) -> Result<(MutexGuard<'a, T>, bool), MutexError> {
         guard.store()?;
-        // The lock guards these words; the mutex outlives the guard.
+        // The mutex outlives the guard.
         let mutex: &'a Mutex<T> = guard.mutex_of();
-        let state = mutex.state();
+        let state = self.0.get();
         let came = state.epoch.load(SeqCst);
         state.waiters.fetch_add(1, SeqCst);
         loop {
-            let ticket = self.0.get().prepare();
+            let ticket = state.signal.prepare();
             drop(guard);
-            self.0.get().sleep(ticket, deadline.at_most(SLICE));
+            state.signal.sleep(ticket, deadline.at_most(SLICE));
             guard = mutex.lock()?;
             let permits = state.permits.load(SeqCst);
             let notified = permits > 0 && state.epoch.load(SeqCst) != came;

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread;
 use std::time::Duration;
 use thiserror::Error;
@@ -83,22 +83,18 @@ pub enum MutexError {
 }
 
 #[repr(C)]
-pub(crate) struct State {
+struct State {
     mutex: RobustMutex,
     /// Bytes that each of the two places has.
     capacity: AtomicU64,
     /// Which of the two is the value, and its length: bit 63, and the rest.
     current: AtomicU64,
-    /// For condition variables: see there.
-    pub(super) waiters: AtomicU32,
-    pub(super) permits: AtomicU32,
-    pub(super) epoch: AtomicU32,
 }
 
 // SAFETY: atomics, and a mutex that checks itself.
 unsafe impl Shared for State {}
 impl Kind for State {
-    const MAGIC: u64 = 0x6d70_2d6d_7574_6501;
+    const MAGIC: u64 = 0x6d70_2d6d_7574_6502;
 }
 
 /// Room for a value unless it is said; memory is committed for what is used.
@@ -229,7 +225,7 @@ impl<T> Mutex<T> {
         self.state().mutex.holder()
     }
 
-    pub(super) fn state(&self) -> &State {
+    fn state(&self) -> &State {
         self.object.get()
     }
 

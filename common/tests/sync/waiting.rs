@@ -109,6 +109,27 @@ fn a_killed_waiter_takes_no_notification_with_it() {
 }
 
 #[test]
+fn the_conditions_of_one_mutex_are_apart() {
+    isolated(|| {
+        let ((mutex, not_empty, woken), _, threads) = waiters(0, 1);
+        let not_full = Condvar::new().unwrap();
+        // For nobody: its waiters wait for the other, and look again while this one waits.
+        not_full.notify_one(&mut mutex.lock().unwrap()).unwrap();
+        let guard = mutex.lock().unwrap();
+        let slices = Duration::from_millis(1200);
+        let (mut guard, notified) = not_full.wait_timeout(guard, slices).unwrap();
+        assert!(!notified && woken.is_empty());
+        not_empty.notify_one(&mut guard).unwrap();
+        // Whoever waits for the other one takes nothing from it.
+        let (guard, notified) = not_full.wait_timeout(guard, SOON).unwrap();
+        assert!(!notified);
+        drop(guard);
+        assert_eq!(woken.get_timeout(LONG), Ok(0));
+        threads.into_iter().for_each(|one| one.join().unwrap());
+    });
+}
+
+#[test]
 fn an_interrupted_wait_leaves_the_condition_usable() {
     // S-019. By default SIGINT ends the process; where a handler takes it, the handler is told and
     // the wait goes on: a signal is no notification.
