@@ -428,7 +428,8 @@ fn an_owner_that_is_ended_by_a_signal_leaves_nothing_for_long() {
                     .count()
             };
             assert!(owner.join().is_err());
-            assert_eq!(left(), 3);
+            // Fewer if another test has made a segment just now.
+            assert!(left() <= 3);
             drop(Queue::<u8>::new().unwrap());
             assert_eq!(left(), 0);
         }
