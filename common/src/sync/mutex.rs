@@ -49,6 +49,8 @@ pub struct MutexGuard<'a, T: Serialize> {
     changed: bool,
     holder_died: bool,
     _guard: RobustGuard<'a>,
+    /// Even if the guard is forgotten: the C library's list of this thread's locks leads there.
+    _mapped: Object<State>,
 }
 
 /// A mutex could not be made, locked or changed.
@@ -186,6 +188,7 @@ impl<T: Serialize + DeserializeOwned> Mutex<T> {
             changed: false,
             holder_died,
             _guard: guard,
+            _mapped: self.object.clone(),
         })
     }
 
@@ -217,9 +220,9 @@ impl<T> Mutex<T> {
         self.holder().is_some()
     }
 
-    /// The thread that holds it now: its id, which is the process's own for a process of one thread,
-    /// and whose process `/proc/<id>/status` names (gettid(2)). For a person who looks for the one
-    /// that does not let go; it may be another's as soon as it is told.
+    /// The thread that holds it now: its id, which is the process's own for a process of one
+    /// thread, and whose process `/proc/<id>/status` names (gettid(2)). For a person who looks for
+    /// the one that does not let go; it may be another's as soon as it is told.
     #[must_use]
     pub fn holder(&self) -> Option<u32> {
         self.state().mutex.holder()
@@ -280,12 +283,16 @@ impl<'a, T: Serialize> MutexGuard<'a, T> {
     /// # Errors
     ///
     /// [`MutexError::TooLong`], [`MutexError::Encode`], [`MutexError::Memory`]: the value is as
-    /// it was when it was locked.
+    /// it was when it was locked. [`MutexError::Locked`] in a fork of the holder, which has a copy
+    /// of the guard and not the lock.
     pub fn store(&mut self) -> Result<(), MutexError> {
-        if std::mem::take(&mut self.changed) {
-            self.mutex.store(&self.value)?;
+        if !std::mem::take(&mut self.changed) {
+            return Ok(());
         }
-        Ok(())
+        match self.mutex.state().mutex.is_held_here() {
+            true => self.mutex.store(&self.value),
+            false => Err(MutexError::Locked),
+        }
     }
 }
 
@@ -309,9 +316,10 @@ impl<T: Serialize> DerefMut for MutexGuard<'_, T> {
 /// If the changed value cannot be stored: it does not fit (see [`MutexGuard::store`]).
 impl<T: Serialize> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
-        // A panic in the middle of a change undoes it.
+        // A panic in the middle of a change undoes it; a fork's copy of the guard changes nothing.
         if !thread::panicking()
             && let Err(error) = self.store()
+            && error != MutexError::Locked
         {
             panic!("the changed value was not stored: {error}");
         }

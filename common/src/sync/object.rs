@@ -36,7 +36,8 @@ impl<S: Kind> Object<S> {
 
     /// Makes one; all its bytes are zero before `init`.
     pub(crate) fn create(bytes: usize, init: impl FnOnce(&S)) -> Result<Self, ShmError> {
-        let segment = Segment::create(Self::BYTES + bytes)?;
+        // More than there can be is an error there.
+        let segment = Segment::create(Self::BYTES.saturating_add(bytes))?;
         init(segment.at::<S>(OFFSET)?);
         segment.at::<AtomicU64>(0)?.store(S::MAGIC, SeqCst);
         Self::attach(segment)

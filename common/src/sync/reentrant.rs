@@ -57,8 +57,11 @@ pub struct ReentrantMutex(Object<State>);
 /// ```
 #[must_use = "the lock is let go when the guard is dropped"]
 pub struct ReentrantGuard<'a> {
-    state: &'a State,
+    /// A handle, so that the lock stays mapped even if the guard is forgotten: the C library's
+    /// list of this thread's locks leads there.
+    object: Object<State>,
     holder_died: bool,
+    _lock: PhantomData<&'a ReentrantMutex>,
     /// The thread that locks must unlock.
     _thread: PhantomData<*const ()>,
 }
@@ -127,9 +130,9 @@ impl ReentrantMutex {
         self.holder().is_some()
     }
 
-    /// The thread that holds it now: its id, which is the process's own for a process of one thread,
-    /// and whose process `/proc/<id>/status` names (gettid(2)). For a person who looks for the one
-    /// that does not let go; it may be another's as soon as it is told.
+    /// The thread that holds it now: its id, which is the process's own for a process of one
+    /// thread, and whose process `/proc/<id>/status` names (gettid(2)). For a person who looks for
+    /// the one that does not let go; it may be another's as soon as it is told.
     #[must_use]
     pub fn holder(&self) -> Option<u32> {
         self.0.get().mutex.holder()
@@ -154,8 +157,9 @@ impl ReentrantMutex {
             Err(error) => return Err(lock_error(error)),
         }
         Ok(ReentrantGuard {
-            state,
+            object: self.0.clone(),
             holder_died,
+            _lock: PhantomData,
             _thread: PhantomData,
         })
     }
@@ -172,7 +176,8 @@ impl ReentrantGuard<'_> {
 
 impl Drop for ReentrantGuard<'_> {
     fn drop(&mut self) {
-        let (state, mutex) = (self.state, &self.state.mutex);
+        let state = self.object.get();
+        let mutex = &state.mutex;
         match state.guards.load(SeqCst).saturating_sub(1) {
             0 => mutex.unlock(),
             // A fork of the holder has a copy of the guard, but not the lock.

@@ -23,8 +23,10 @@ use thiserror::Error;
 #[repr(C)]
 pub(crate) struct RobustMutex(UnsafeCell<libc::pthread_mutex_t>);
 
-// SAFETY: the mutex is changed by the pthread calls only, which synchronise themselves; its bytes
-// are checked before every call as far as a wrong value could send the C library astray.
+// SAFETY: the mutex is changed by the pthread calls only, which synchronise themselves. Its kind,
+// which says what rules they follow, is checked before every call. What cannot be checked are the
+// links that glibc keeps in a mutex that is held, for its list of the thread's locks: a process
+// gone mad that overwrites just these can bring down the one that holds the lock.
 unsafe impl Shared for RobustMutex {}
 // SAFETY: that is what a mutex is for.
 unsafe impl Sync for RobustMutex {}
@@ -118,7 +120,8 @@ impl RobustMutex {
         self.holder() == Some(nix::unistd::gettid().as_raw().cast_unsigned())
     }
 
-    /// Unlocks it if this thread holds it: for a guard that was forgotten.
+    /// Unlocks it if this thread holds it.
+    #[inline]
     pub(crate) fn unlock(&self) {
         if self.check().is_ok() {
             // SAFETY: an initialised mutex of the error-checking kind, which says EPERM to who
@@ -192,8 +195,7 @@ impl RobustMutex {
 impl Drop for RobustGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: this thread holds it: the guard was made by locking and is not Send.
-        unsafe { libc::pthread_mutex_unlock(self.mutex.0.get()) };
+        self.mutex.unlock();
     }
 }
 

@@ -164,6 +164,42 @@ fn a_fork_of_the_holder_does_not_unlock() {
 }
 
 #[test]
+fn a_fork_of_the_holder_changes_nothing() {
+    isolated(|| {
+        let mutex = Mutex::new(0).unwrap();
+        let mut guard = mutex.lock().unwrap();
+        *guard = 1;
+        let guard = Cell::new(Some(guard));
+        let child = process::fork(|| drop(guard.take())).unwrap();
+        child.join().unwrap();
+        // The holder undoes its change.
+        let panics = || {
+            let _guard = guard.take();
+            panic!("on purpose");
+        };
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        assert_eq!(*mutex.lock().unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_forgotten_guard_keeps_the_lock_mapped() {
+    isolated(|| {
+        fn forgets() {
+            let (mutex, lock) = (Mutex::new(0).unwrap(), ReentrantMutex::new().unwrap());
+            std::mem::forget(mutex.lock().unwrap());
+            std::mem::forget(lock.lock().unwrap());
+            drop((mutex, lock));
+            // The C library links this one to those.
+            let other = Mutex::new(0).unwrap();
+            *other.lock().unwrap() += 1;
+        }
+        // What is forgotten goes with its process.
+        Process::spawn(forgets, ()).unwrap().join().unwrap();
+    });
+}
+
+#[test]
 fn who_wants_to_release_what_another_acquired_takes_a_semaphore() {
     // S-003, and the extra release of S-001
     isolated(|| {
@@ -187,6 +223,13 @@ fn a_value_too_long_for_the_mutex_is_an_error_and_changes_nothing() {
     assert!(matches!(guard.store(), Err(MutexError::TooLong { .. })));
     drop(guard);
     assert_eq!(*mutex.lock().unwrap(), [0; 10]);
+}
+
+#[test]
+fn more_room_than_there_can_be_is_an_error() {
+    for bytes in [usize::MAX / 2, usize::MAX] {
+        assert!(Mutex::with_capacity(0, bytes).is_err());
+    }
 }
 
 #[test]
