@@ -65,6 +65,15 @@ pub enum GetError {
     Broken(#[from] Broken),
 }
 
+/// Several values were not got, or not all.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GetManyError<T> {
+    /// Those that were got, in order.
+    pub got: Vec<T>,
+    /// Why there are no more: the first error.
+    pub reason: GetError,
+}
+
 impl From<ring::PutError> for PutReason {
     fn from(error: ring::PutError) -> Self {
         match error {
@@ -132,6 +141,27 @@ impl<T> fmt::Display for PutManyError<T> {
 }
 
 impl<T> Error for PutManyError<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+impl<T> fmt::Debug for GetManyError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetManyError")
+            .field("got", &self.got.len())
+            .field("reason", &self.reason)
+            .finish()
+    }
+}
+
+impl<T> fmt::Display for GetManyError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} values were got: {}", self.got.len(), self.reason)
+    }
+}
+
+impl<T> Error for GetManyError<T> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.reason)
     }

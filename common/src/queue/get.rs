@@ -1,6 +1,6 @@
 //! Getting values.
 
-use super::{GetError, Queue, with_batch, with_buffer};
+use super::{GetError, GetManyError, Queue, with_batch, with_buffer};
 use crate::codec;
 use crate::deadline::Deadline;
 use crate::ring;
@@ -53,8 +53,9 @@ impl<T: DeserializeOwned> Queue<T> {
     ///
     /// # Errors
     ///
-    /// As [`Queue::get`].
-    pub fn get_many(&self, most: usize) -> Result<Vec<T>, GetError> {
+    /// [`GetManyError`], for the reasons of [`Queue::get`], with the values that were got although
+    /// another was none of the queue's type.
+    pub fn get_many(&self, most: usize) -> Result<Vec<T>, GetManyError<T>> {
         self.get_many_until(most, Deadline::Never)
     }
 
@@ -63,18 +64,35 @@ impl<T: DeserializeOwned> Queue<T> {
     /// # Errors
     ///
     /// As [`Queue::get_many`], and [`GetError::Empty`].
-    pub fn get_many_timeout(&self, most: usize, timeout: Duration) -> Result<Vec<T>, GetError> {
+    pub fn get_many_timeout(
+        &self,
+        most: usize,
+        timeout: Duration,
+    ) -> Result<Vec<T>, GetManyError<T>> {
         self.get_many_until(most, Deadline::after(timeout))
     }
 
-    fn get_many_until(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetError> {
+    fn get_many_until(&self, most: usize, deadline: Deadline) -> Result<Vec<T>, GetManyError<T>> {
         with_batch(|batch| {
-            patiently(|| self.ring.get_many(batch, most, deadline))?;
-            let mut values = Vec::with_capacity(batch.len());
-            for bytes in batch.iter() {
-                values.push(codec::decode(bytes)?);
+            let (mut got, mut bad) = (Vec::new(), None);
+            if let Err(reason) = patiently(|| self.ring.get_many(batch, most, deadline)) {
+                return Err(GetManyError { got, reason });
             }
-            Ok(values)
+            got.reserve(batch.len());
+            for bytes in batch.iter() {
+                match codec::decode(bytes) {
+                    Ok(value) => got.push(value),
+                    // The others are out of the queue as well.
+                    Err(error) => bad = bad.or(Some(error)),
+                }
+            }
+            match bad {
+                None => Ok(got),
+                Some(error) => Err(GetManyError {
+                    got,
+                    reason: error.into(),
+                }),
+            }
         })
     }
 
@@ -91,20 +109,27 @@ impl<T: DeserializeOwned> Queue<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + use<'_, T> {
-        let mut ended = false;
-        std::iter::from_fn(move || {
-            if ended {
-                return None;
-            }
-            match self.get() {
-                Err(GetError::Closed) => None,
-                other => {
-                    ended = matches!(&other, Err(error) if !matches!(error, GetError::Decode(_)));
-                    Some(other)
-                }
-            }
-        })
+        until_the_end(|| self.get())
     }
+}
+
+/// What `get` gives until it is closed; any error but that of a single message is the last.
+pub(super) fn until_the_end<T>(
+    mut get: impl FnMut() -> Result<T, GetError>,
+) -> impl Iterator<Item = Result<T, GetError>> {
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        match get() {
+            Err(GetError::Closed) => None,
+            other => {
+                ended = matches!(&other, Err(error) if !matches!(error, GetError::Decode(_)));
+                Some(other)
+            }
+        }
+    })
 }
 
 /// Asks again after a kick, which is not meant for queues.

@@ -37,7 +37,7 @@ mod put;
 mod split;
 
 pub use crate::ring::RingStats as QueueStats;
-pub use error::{GetError, PutError, PutManyError, PutReason};
+pub use error::{GetError, GetManyError, PutError, PutManyError, PutReason};
 pub use future::{GetFuture, GetStream, PutFuture};
 pub use joinable::{JoinableQueue, TaskGuard, TooManyDone};
 pub use split::{Receiver, Sender};

@@ -1,5 +1,6 @@
 //! A queue's two ends, counted: when the last one of either kind has gone the queue is closed.
 
+use super::get::until_the_end;
 use super::holders::{Holders, Side, Slot};
 use super::{GetError, PutError, Queue};
 use crate::deadline::Deadline;
@@ -134,12 +135,10 @@ impl<T: DeserializeOwned> Receiver<T> {
         result
     }
 
-    /// The values as they come, until there is no sender any more. Blocks while there is none.
+    /// The values as they come, until there is no sender any more. Blocks while there is none. An
+    /// error ends it, after it has been given.
     pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + use<'_, T> {
-        std::iter::from_fn(|| match self.get() {
-            Err(GetError::Closed) => None,
-            other => Some(other),
-        })
+        until_the_end(|| self.get())
     }
 }
 

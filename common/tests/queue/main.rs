@@ -73,7 +73,8 @@ fn gets_wait_as_long_as_they_say() {
         assert_eq!(queue.get_timeout(SOON * 2), Err(GetError::Empty));
         assert!(start.elapsed() >= SOON * 2);
         let start = Instant::now();
-        assert_eq!(queue.get_many_timeout(3, SOON), Err(GetError::Empty));
+        let error = queue.get_many_timeout(3, SOON).unwrap_err();
+        assert_eq!((error.got, error.reason), (vec![], GetError::Empty));
         assert!(start.elapsed() >= SOON);
     });
 }
@@ -259,6 +260,29 @@ fn a_producer_may_end_before_anybody_reads() {
             assert_eq!(queue.try_get().unwrap().len(), len);
         }
     });
+}
+
+#[test]
+fn one_bad_message_takes_no_good_ones_with_it() {
+    #[derive(Debug, PartialEq, Serialize)]
+    struct Even(u8);
+    impl<'de> Deserialize<'de> for Even {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            match u8::deserialize(from)? {
+                odd if odd % 2 == 1 => Err(serde::de::Error::custom("odd")),
+                even => Ok(Even(even)),
+            }
+        }
+    }
+    let queue = Queue::new().unwrap();
+    let put = || queue.put_many([0, 1, 2, 3, 4].map(Even)).unwrap();
+    put();
+    let error = queue.get_many(10).unwrap_err();
+    assert_eq!(error.got, [0, 2, 4].map(Even));
+    assert!(matches!(error.reason, GetError::Decode(_)));
+    put();
+    queue.close();
+    assert_eq!(queue.iter().filter_map(Result::ok).count(), 3);
 }
 
 #[test]
