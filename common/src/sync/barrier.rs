@@ -19,6 +19,9 @@ use thiserror::Error;
 /// A party that does not come in time, or calls [`Barrier::abort`], breaks it for all, until it
 /// is [reset](Barrier::reset). A party that is killed does not come: wait with a timeout.
 ///
+/// While the last party's action runs nobody else gets in. A party whose time is over meanwhile
+/// breaks the barrier, which the others are told when the action has ended.
+///
 /// ```
 /// use common::sync::Barrier;
 ///
@@ -119,13 +122,27 @@ impl Barrier {
         self.wait_until(Deadline::Never, action)
     }
 
+    /// As [`Barrier::wait_with`], waiting as long as [`Barrier::wait_timeout`]; the action itself
+    /// may take longer.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokenBarrier`].
+    pub fn wait_with_timeout(
+        &self,
+        action: impl FnOnce(),
+        timeout: Duration,
+    ) -> Result<BarrierWait, BrokenBarrier> {
+        self.wait_until(Deadline::after(timeout), action)
+    }
+
     fn wait_until(
         &self,
         deadline: Deadline,
         action: impl FnOnce(),
     ) -> Result<BarrierWait, BrokenBarrier> {
         let state = self.0.get();
-        let guard = self.lock()?;
+        let guard = self.lock(deadline)?;
         if self.is_broken() {
             return Err(BrokenBarrier);
         }
@@ -133,10 +150,13 @@ impl Barrier {
         let index = state.waiting.fetch_add(1, SeqCst);
         let leader = index + 1 >= state.parties.load(SeqCst);
         if leader {
-            let acted = panic::catch(action).is_ok();
-            state.broken.store(u32::from(!acted), SeqCst);
-            self.end(meeting, acted);
-            return match acted {
+            if panic::catch(action).is_err() {
+                state.broken.store(1, SeqCst);
+            }
+            // Perhaps by somebody who could not wait for the lock any longer.
+            let good = !self.is_broken();
+            self.end(meeting, good);
+            return match good {
                 true => Ok(BarrierWait { index, leader }),
                 false => Err(BrokenBarrier),
             };
@@ -151,8 +171,12 @@ impl Barrier {
         static SPIN: Spin = Spin::new();
         let state = self.0.get();
         let over = || state.meeting.load(SeqCst) != meeting;
-        if !state.signal.wait(&SPIN, deadline, over) {
-            let _guard = self.lock()?;
+        let ready = || over() || self.is_broken();
+        state.signal.wait(&SPIN, deadline, ready);
+        if !over() {
+            // Too late; or somebody could not wait for the lock any longer. Who has it now may be
+            // about to end the meeting.
+            let _guard = self.lock(deadline.remaining().into())?;
             if !over() {
                 state.broken.store(1, SeqCst);
                 self.end(meeting, false);
@@ -177,19 +201,21 @@ impl Barrier {
         state.signal.notify(u32::MAX);
     }
 
-    /// Breaks it: who waits and who comes gets an error, until it is reset.
+    /// Breaks it: who waits and who comes gets an error, until it is reset. From inside an action
+    /// too.
     pub fn abort(&self) {
         self.finish(1);
     }
 
-    /// Makes it whole again. Who waits gets an error.
+    /// Makes it whole again. Who waits gets an error. (From inside an action, which is part of a
+    /// meeting, it breaks it.)
     pub fn reset(&self) {
         self.finish(0);
     }
 
     fn finish(&self, broken: u32) {
         let state = self.0.get();
-        if let Ok(_guard) = self.lock() {
+        if let Ok(_guard) = self.lock(Deadline::Never) {
             state.broken.store(broken, SeqCst);
             self.end(state.meeting.load(SeqCst), false);
         }
@@ -214,12 +240,15 @@ impl Barrier {
         self.0.get().parties.load(SeqCst)
     }
 
-    /// A lock whose memory was overwritten breaks the barrier too.
-    fn lock(&self) -> Result<RobustGuard<'_>, BrokenBarrier> {
+    /// A lock that is not to be had breaks the barrier: the time is over, an action asks for it,
+    /// or its memory was overwritten.
+    fn lock(&self, deadline: Deadline) -> Result<RobustGuard<'_>, BrokenBarrier> {
         static SPIN: Spin = Spin::new();
-        let mutex = &self.0.get().mutex;
-        mutex
-            .lock(Deadline::Never, &SPIN, || ())
-            .map_err(|_| BrokenBarrier)
+        let state = self.0.get();
+        state.mutex.lock(deadline, &SPIN, || ()).map_err(|_| {
+            state.broken.store(1, SeqCst);
+            state.signal.notify(u32::MAX);
+            BrokenBarrier
+        })
     }
 }

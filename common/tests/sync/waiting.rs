@@ -341,3 +341,45 @@ fn a_barrier_breaks_and_is_mended() {
         assert!(alone.is_broken());
     });
 }
+
+#[test]
+fn a_long_action_does_not_hold_up_who_has_a_timeout() {
+    isolated(|| {
+        let barrier = Barrier::new(2).unwrap();
+        let (acts, go) = (Event::new().unwrap(), Event::new().unwrap());
+        thread::scope(|scope| {
+            let first = scope.spawn(|| barrier.wait());
+            let leader = scope.spawn(|| {
+                while barrier.waiting() == 0 {
+                    thread::yield_now();
+                }
+                let act = || {
+                    acts.set();
+                    assert!(go.wait_timeout(LONG));
+                };
+                barrier.wait_with_timeout(act, LONG)
+            });
+            acts.wait();
+            let start = Instant::now();
+            assert!(barrier.wait_timeout(SOON).is_err());
+            assert!(start.elapsed() >= SOON);
+            // So it is broken for all.
+            go.set();
+            assert!(first.join().unwrap().is_err() && leader.join().unwrap().is_err());
+        });
+        assert!(barrier.is_broken());
+        barrier.reset();
+        assert!(!barrier.is_broken());
+    });
+}
+
+#[test]
+fn an_action_can_abort() {
+    let barrier = Barrier::new(1).unwrap();
+    for act in [Barrier::abort, Barrier::reset] {
+        assert!(barrier.wait_with(|| act(&barrier)).is_err());
+        assert!(barrier.is_broken());
+        barrier.reset();
+        assert!(barrier.wait().is_ok());
+    }
+}
