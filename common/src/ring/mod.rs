@@ -16,9 +16,9 @@
 //! **Waiting.** Nobody sleeps holding a lock; exception: a message longer than the ring goes
 //! through it in fragments, and its producer holds the put lock until it is through, its consumer
 //! the get lock. If the producer gives up half-way or dies, it or the next one puts a pad, which
-//! is no continuation, and the consumer drops what it has. If the consumer gives up (its deadline, and
-//! no new bytes for `PATIENCE`), it tells so through the tail, and the producer starts over: no
-//! message is lost.
+//! is no continuation, and the consumer drops what it has. If the consumer gives up (its deadline,
+//! and no new bytes for `PATIENCE`), it tells so through the tail, and the producer starts over:
+//! no message is lost.
 //!
 //! Sleepers look again every `SLICE` in case who should have woken them was killed just then.
 //!
@@ -146,6 +146,9 @@ impl Ring {
                 bytes: config.capacity as u64,
             })?
             .next_power_of_two();
+        let claims = u32::try_from(config.claims).map_err(|_| ShmError::Size {
+            bytes: config.claims as u64,
+        })?;
         let offset = layout::data_offset(config.claims, Segment::HEADER);
         let segment = Segment::create(offset + capacity)?;
         segment.reserve(offset)?;
@@ -158,7 +161,6 @@ impl Ring {
         header.limit.store(limit as u64, Relaxed);
         let max_items = config.max_items.unwrap_or(0);
         header.max_items.store(max_items, Relaxed);
-        let claims = u32::try_from(config.claims).unwrap_or(u32::MAX);
         header.claims.store(claims, Relaxed);
         header.magic.store(MAGIC, SeqCst);
         Ring::attach(segment)

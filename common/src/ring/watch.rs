@@ -42,32 +42,34 @@ impl Ring {
     /// Wakes `waker` once there may be something to get, or room to put. Gives a number for
     /// [`Ring::unwatch`].
     pub(crate) fn watch(&self, end: End, waker: &Waker) -> u64 {
+        let waker = waker.clone();
         let mut waiting = self.0.watch_of(end).lock();
         waiting.last += 1;
         let number = waiting.last;
-        waiting.wakers.push((number, waker.clone()));
+        waiting.wakers.push((number, waker));
         let mine = waiting.pid == std::process::id();
         match waiting.thread.as_ref().filter(|_| mine) {
             Some(thread) => thread.unpark(),
-            None => waiting.start(Arc::clone(&self.0), end),
+            None => {
+                // Without a thread they try again at once: slow, and not stuck.
+                if !waiting.start(Arc::clone(&self.0), end) {
+                    wake(waiting);
+                }
+            }
         }
         number
     }
 
     /// Forgets a waker, whose future is trying for itself now.
     pub(crate) fn forget(&self, end: End, number: u64) {
-        let mut waiting = self.0.watch_of(end).lock();
-        waiting.wakers.retain(|(other, _)| *other != number);
+        let _waker = self.0.watch_of(end).lock().take(number);
     }
 
     /// Forgets a waker whose future is given up. If it has been woken already, what it was woken
     /// for goes to others.
     pub(crate) fn unwatch(&self, end: End, number: u64) {
-        let mut waiting = self.0.watch_of(end).lock();
-        let before = waiting.wakers.len();
-        waiting.wakers.retain(|(other, _)| *other != number);
-        if waiting.wakers.len() == before {
-            drop(waiting);
+        let waker = self.0.watch_of(end).lock().take(number);
+        if waker.is_none() {
             self.0.signal_of(end).notify(1);
         }
     }
@@ -80,22 +82,31 @@ impl Watch {
 }
 
 impl Waiting {
-    /// If no thread can be had the futures are woken at once and try again: slow, and not stuck.
-    fn start(&mut self, inner: Arc<Inner>, end: End) {
+    /// Says whether a thread is to be had.
+    fn start(&mut self, inner: Arc<Inner>, end: End) -> bool {
         let thread = thread::Builder::new()
             .name("ring waiter".into())
             .stack_size(64 << 10)
             .spawn(move || inner.watch_for(end));
         self.pid = std::process::id();
-        match thread {
-            Ok(handle) => self.thread = Some(handle.thread().clone()),
-            Err(_) => self.wake(),
-        }
+        self.thread = thread.ok().map(|handle| handle.thread().clone());
+        self.thread.is_some()
     }
 
-    fn wake(&mut self) {
-        self.wakers.drain(..).for_each(|(_, waker)| waker.wake());
+    /// Takes a waker out. It is dropped without the lock: it may drop a future that wants it.
+    fn take(&mut self, number: u64) -> Option<Waker> {
+        let index = self.wakers.iter().position(|(other, _)| *other == number)?;
+        Some(self.wakers.remove(index).1)
     }
+}
+
+/// Wakes them without the lock, for what they do may want it; says how many there were.
+fn wake(mut waiting: MutexGuard<'_, Waiting>) -> usize {
+    let wakers = std::mem::take(&mut waiting.wakers);
+    drop(waiting);
+    let count = wakers.len();
+    wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    count
 }
 
 impl Inner {
@@ -136,8 +147,10 @@ impl Inner {
                 // There was room, and for some of them too little: until there is more.
                 signal.sleep(ticket, SLICE / 50);
             }
-            if self.worth_a_try(end) || self.head() != seen {
-                self.watch_of(end).lock().wake();
+            let tries = self.worth_a_try(end) || self.head() != seen;
+            if tries && wake(self.watch_of(end).lock()) == 0 {
+                // What woke this thread may have been meant for one message and one sleeper.
+                signal.notify(1);
             }
             if self.watch_of(end).lock().wakers.is_empty() {
                 thread::park_timeout(SLICE);
