@@ -108,6 +108,8 @@ impl Batch {
 
     /// Fills the last unit up; gives the place of the next frame.
     pub(super) fn begin_frame(&mut self) -> usize {
+        // A message whose writing panicked may have left something.
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
         let start = self.bytes.len().next_multiple_of(UNIT);
         // A constant number of bytes is a store, not a call.
         self.bytes.extend_from_slice(&[0; UNIT]);
