@@ -199,12 +199,9 @@ impl Mapping {
         if sent.load(Ordering::SeqCst) != opened.load(Ordering::SeqCst) {
             return true;
         }
-        // Everybody who has it open holds a shared lock on the file.
-        let alone = self.file.try_lock().is_ok();
-        if alone {
-            let _ = self.file.lock_shared();
-        }
-        !alone
+        // Everybody who has it open holds a shared lock on the file. This process's own is of no
+        // use from here on.
+        self.file.try_lock().is_err()
     }
 }
 
