@@ -88,7 +88,8 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Resul
 /// # Errors
 ///
 /// [`DecodeError`] where the bytes are truncated, too long or not of this type. A length that
-/// claims more than the message could hold is refused before memory is allocated for it.
+/// claims more than the message could hold is refused before memory is allocated for it, where it
+/// is over the next of 64 KiB, 16 MiB, 1 GiB and 64 GiB that the message is under.
 ///
 /// ```
 /// let bytes = common::codec::encode("hello")?;

@@ -11,7 +11,8 @@ pub enum Deadline {
     Never,
     /// Waits until this instant.
     At(Instant),
-    /// Does not wait: what cannot be done at once is not done.
+    /// Does not wait: what cannot be done at once is not done. (For a lock that somebody holds no
+    /// longer than it takes to copy a message, it does: up to 10 ms.)
     Now,
 }
 

@@ -23,7 +23,9 @@ const NONE: u64 = 0;
 impl Ring {
     /// Gets a message as [`Ring::get`], and notes in slot `slot` of the claims the number that
     /// `id` finds in it (not 0), in one step: at no instant is the message out of the ring and
-    /// not claimed, or claimed (for who asks [`Ring::claim`]) and still in the ring.
+    /// not claimed, or claimed (for who asks [`Ring::claim`]) and still in the ring. (One longer
+    /// than the ring is claimed with its last piece: a consumer that dies before that has taken it
+    /// without a claim.)
     ///
     /// # Errors
     ///

@@ -76,6 +76,10 @@ impl Ring {
 
     /// Puts the messages of `batch` from number `from` on, many under one lock. Returns how many
     /// it has put, which are all if there is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`], why the next one was not put.
     pub fn put_many(
         &self,
         batch: &Batch,
