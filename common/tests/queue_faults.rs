@@ -460,10 +460,8 @@ fn use_up_descriptors(but: usize) -> Vec<std::fs::File> {
         rlim_max: 256,
     };
     // SAFETY: `limit` is read only.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) },
-        0
-    );
+    let failed = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(failed, 0);
     let mut files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
     files.truncate(files.len() - but);
     files
