@@ -268,6 +268,26 @@ fn batches_go_under_one_lock() {
 }
 
 #[test]
+fn a_write_that_panics_adds_nothing_to_a_batch() {
+    let mut batch = Batch::default();
+    let mut push = |panics: bool| {
+        let write = |out: &mut Vec<u8>| {
+            out.extend([7; 40]);
+            assert!(!panics, "on purpose");
+            Ok::<(), ()>(())
+        };
+        let push = || batch.push_with(write).unwrap();
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(push)).is_ok()
+    };
+    assert_eq!([push(false), push(true), push(false)], [true, false, true]);
+    assert!(batch.iter().eq([&[7; 40]; 2]));
+    let ring = ring(1 << 12);
+    assert_eq!(ring.put_many(&batch, 0, Deadline::Now), (2, Ok(())));
+    assert_eq!(get(&ring).unwrap(), [7; 40]);
+    assert_eq!(get(&ring).unwrap(), [7; 40]);
+}
+
+#[test]
 fn a_read_that_panics_takes_nothing() {
     let ring = ring(256);
     ring.put(&[b"stays"], Deadline::Now).unwrap();

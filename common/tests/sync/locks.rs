@@ -186,12 +186,15 @@ fn a_fork_of_the_holder_changes_nothing() {
 fn a_forgotten_guard_keeps_the_lock_mapped() {
     isolated(|| {
         fn forgets() {
-            let (mutex, lock) = (Mutex::new(0).unwrap(), ReentrantMutex::new().unwrap());
-            std::mem::forget(mutex.lock().unwrap());
-            std::mem::forget(lock.lock().unwrap());
-            drop((mutex, lock));
-            // The C library links this one to those.
+            // The C library links this one to the last one that was forgotten.
             let other = Mutex::new(0).unwrap();
+            let mutex = Mutex::new(0).unwrap();
+            std::mem::forget(mutex.lock().unwrap());
+            drop(mutex);
+            *other.lock().unwrap() += 1;
+            let lock = ReentrantMutex::new().unwrap();
+            std::mem::forget(lock.lock().unwrap());
+            drop(lock);
             *other.lock().unwrap() += 1;
         }
         // What is forgotten goes with its process.

@@ -362,7 +362,7 @@ fn a_long_action_does_not_hold_up_who_has_a_timeout() {
             acts.wait();
             let start = Instant::now();
             assert!(barrier.wait_timeout(SOON).is_err());
-            assert!(start.elapsed() >= SOON);
+            assert!((SOON..LONG / 2).contains(&start.elapsed()));
             // So it is broken for all.
             go.set();
             assert!(first.join().unwrap().is_err() && leader.join().unwrap().is_err());
