@@ -7,7 +7,7 @@
 //! To copy: panic.rs.
 
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
@@ -46,11 +46,14 @@ impl fmt::Display for Panic {
 pub fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
     note_locations();
     // What a panic elsewhere has left there is not this one's place.
-    let earlier = note(None);
+    let earlier = if NOTED.get() { note(None) } else { None };
     // What a panic may leave half-done is the caller's to judge: the callers in this crate either
     // end the process, drop what the closure held, or poison it.
     let result = panic::catch_unwind(AssertUnwindSafe(f));
-    let location = note(earlier);
+    let location = match result.is_err() || earlier.is_some() {
+        true => note(earlier),
+        false => None,
+    };
     result.map_err(|payload| {
         let message = match payload.downcast::<String>() {
             Ok(text) => *text,
@@ -70,10 +73,13 @@ pub fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Panic> {
 
 thread_local! {
     static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether there is one: quickly asked, and most often there is none.
+    static NOTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Leaves a place for whoever catches the panic; what was there before.
 fn note(place: Option<String>) -> Option<String> {
+    NOTED.set(place.is_some());
     // While the thread's locals are destroyed there is nowhere to leave it.
     LOCATION
         .try_with(|slot| slot.replace(place))
