@@ -22,8 +22,8 @@ use std::time::Duration;
 /// Many may be in flight; a manager runs those of one process in the order of their making.
 /// Dropping it does not take the call back: only its result is lost. But what does not fit in the
 /// channel is sent while this process waits for something from the manager, or shuts it down; a
-/// process that ends before loses it. In a fork of the process that
-/// made the call it gives an error.
+/// process that ends before loses it. In a fork of the process that made the call it gives an
+/// error.
 #[must_use = "the call is made, but whether it succeeds is only known by awaiting it"]
 pub struct CallFuture<R>(State<R>);
 

@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 /// A process that was started, whose function returns `R`; Python's `Process`.
 ///
 /// Dropping it closes the pipes that are still in it and waits for the process to end; a daemon's
-/// is asked to end first (SIGTERM, and SIGKILL a second later). A process ends, within a second, when the one that started it has
-/// ended in whatever way, and so do its own children. [`detach`](Self::detach) undoes both.
+/// is asked to end first (SIGTERM, and SIGKILL a second later). A process ends, within a second,
+/// when the one that started it has ended in whatever way, and so do its own children.
+/// [`detach`](Self::detach) undoes both.
 ///
 /// ```
 /// use common::process::Process;
