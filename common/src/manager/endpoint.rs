@@ -14,3 +14,16 @@ pub(super) struct Endpoint {
     pub(super) address: Address,
     pub(super) key: Key,
 }
+
+#[cfg(test)]
+impl Endpoint {
+    /// For tests: of a manager that there is not.
+    pub(super) fn of_nobody() -> Endpoint {
+        Endpoint {
+            id: [1; 16],
+            name: "Manager".into(),
+            address: Address::unique(),
+            key: Key::random(),
+        }
+    }
+}

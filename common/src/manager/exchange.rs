@@ -371,7 +371,6 @@ pub(super) enum Polled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manager::address::{Address, Key};
     use crate::manager::channel::Channel;
     use crate::manager::endpoint::Endpoint;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -421,12 +420,7 @@ mod tests {
     fn connection() -> (Connection, OwnedFd) {
         let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
         let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let endpoint = Endpoint {
-            id: [1; 16],
-            name: "Manager".into(),
-            address: Address::unique(),
-            key: Key::random(),
-        };
+        let endpoint = Endpoint::of_nobody();
         (Connection::on(ours, &Arc::new(endpoint)), theirs)
     }
 

@@ -348,7 +348,6 @@ impl Attached {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manager::address::{Address, Key};
     use crate::manager::message::{Kind, Message};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
@@ -371,12 +370,7 @@ mod tests {
 
     #[test]
     fn what_follows_nonsense_is_not_done() {
-        let endpoint = Endpoint {
-            id: [1; 16],
-            name: "Manager".into(),
-            address: Address::unique(),
-            key: Key::random(),
-        };
+        let endpoint = Endpoint::of_nobody();
         objects::install(endpoint.into(), Duration::ZERO);
         let object = objects::with(|objects| objects.add(Box::new(1u64), "u64")).unwrap();
         let claim = Message::new(Kind::Claim, 0).u64(object).u64(0).finish();

@@ -228,18 +228,12 @@ fn release(mut body: Body<'_>, holds: &mut Holds) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manager::address::{Address, Key};
     use crate::manager::endpoint::Endpoint;
     use crate::manager::{method, names};
     use std::time::Duration;
 
     fn install() -> u64 {
-        let endpoint = Endpoint {
-            id: [1; 16],
-            name: "Manager".into(),
-            address: Address::unique(),
-            key: Key::random(),
-        };
+        let endpoint = Endpoint::of_nobody();
         objects::install(endpoint.into(), Duration::ZERO);
         names::install();
         let add = |objects: &mut objects::Objects| objects.add(Box::new(vec![1u64]), "Vec<u64>");
