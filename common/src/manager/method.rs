@@ -57,9 +57,12 @@ pub(super) type Value = Box<dyn Any>;
 #[derive(Clone, Copy)]
 pub(super) struct CallEntry(pub(super) fn(&mut dyn Any, &[u8], &mut Vec<u8>) -> Called);
 
-/// Calls a function with several values.
+/// Calls a function with several values, of which it gets the types' names too.
 #[derive(Clone, Copy)]
-pub(super) struct TransactionEntry(pub(super) fn(&mut [Value], &[u8], &mut Vec<u8>) -> Called);
+#[allow(clippy::type_complexity)]
+pub(super) struct TransactionEntry(
+    pub(super) fn(&mut [Value], &[&'static str], &[u8], &mut Vec<u8>) -> Called,
+);
 
 /// Calls a function with one value that begins something; what comes of it is a future.
 #[derive(Clone, Copy)]

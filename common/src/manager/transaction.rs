@@ -7,7 +7,7 @@ use super::handle::{Handle, Route};
 use super::message::{Kind, Message};
 use super::method::{self, Called, TransactionEntry, Value};
 use super::proxy::{decode_reply, with_args};
-use super::{Hosted, Manager, Proxy, objects, server};
+use super::{Hosted, Manager, Proxy, server};
 use crate::deadline::Deadline;
 use crate::function::{Entry, EntryRef, instance};
 use crate::panic;
@@ -25,12 +25,17 @@ pub trait Transaction<V, A>: Copy + Send + Sync + 'static {
     /// What it returns.
     type Output;
 
-    /// Calls it.
+    /// Calls it on values whose types are called `types`.
     ///
     /// # Errors
     ///
     /// [`CallError::Type`] if a value is of another type.
-    fn call(self, values: &mut [Box<dyn Any>], args: A) -> Result<Self::Output, CallError>;
+    fn call(
+        self,
+        values: &mut [Box<dyn Any>],
+        types: &[&'static str],
+        args: A,
+    ) -> Result<Self::Output, CallError>;
 }
 
 macro_rules! transaction_of {
@@ -42,23 +47,30 @@ macro_rules! transaction_of {
             type Output = R;
 
             #[allow(non_snake_case)]
-            fn call(self, values: &mut [Value], ($($A,)*): ($($A,)*)) -> Result<R, CallError> {
+            fn call(
+                self,
+                values: &mut [Value],
+                types: &[&'static str],
+                ($($A,)*): ($($A,)*),
+            ) -> Result<R, CallError> {
                 let [$($v),*] = values else {
                     return Err(CallError::Gone);
                 };
-                let mut place = 0..;
-                $(let $v = downcast::<$T>($v, place.next())?;)*
+                let mut types = types.iter();
+                $(let $v = downcast::<$T>($v, types.next())?;)*
                 Ok(self($($v,)* $($A),*))
             }
         }
     };
 }
 
-fn downcast<T: 'static>(value: &mut Value, place: Option<usize>) -> Result<&mut T, CallError> {
+fn downcast<'v, T: 'static>(
+    value: &'v mut Value,
+    found: Option<&&'static str>,
+) -> Result<&'v mut T, CallError> {
     value.downcast_mut().ok_or_else(|| CallError::Type {
         expected: type_name::<T>().into(),
-        // Until `put_back` names the type that is there.
-        found: place.unwrap_or(0).to_string(),
+        found: found.copied().unwrap_or_default().into(),
     })
 }
 
@@ -173,18 +185,9 @@ where
     F: Transaction<V::Types, A>,
 {
     let numbers: Vec<u64> = handles.iter().map(|handle| handle.object).collect();
-    let mut values: Vec<Value> = Vec::new();
-    for &number in &numbers {
-        match objects::with(|objects| objects.take(number)).unwrap_or(Err(CallError::Gone)) {
-            Ok(value) => values.push(value),
-            Err(error) => return server::put_back(&numbers, values, Err(error)),
-        }
-    }
-    let result = panic::catch(|| f.call(&mut values, args));
-    let result = result
-        .map_err(CallError::Panicked)
-        .and_then(|result| result);
-    server::put_back(&numbers, values, result)
+    server::with_values(&numbers, |values, types| {
+        panic::catch(|| f.call(values, types, args)).map_err(CallError::Panicked)?
+    })
 }
 
 struct TransactionOf<V, F, A>(PhantomData<(V, F, A)>);
@@ -196,10 +199,10 @@ where
     A: DeserializeOwned + 'static,
 {
     const ENTRY: &'static Entry<TransactionEntry> =
-        &Entry::new::<(F, V::Types, A, F::Output)>(TransactionEntry(|values, args, out| {
+        &Entry::new::<(F, V::Types, A, F::Output)>(TransactionEntry(|values, types, args, out| {
             let mut failed: Called = Ok(());
             let ran = method::run(args, out, |args| {
-                let result = instance::<F>().call(values, args);
+                let result = instance::<F>().call(values, types, args);
                 result.map_err(|error| failed = Err(error)).ok()
             });
             failed.and(ran)

@@ -126,38 +126,22 @@ fn transaction(mut body: Body<'_>, out: &mut Vec<u8>) -> Result<(), CallError> {
         numbers.push(body.number().ok_or_else(|| misread(&body, "an object"))?);
     }
     let TransactionEntry(run) = function(&mut body)?;
-    let mut values: Vec<Value> = Vec::new();
-    let mut result = Ok(());
-    for &number in &numbers {
-        match take(number) {
-            Ok(value) => values.push(value),
-            Err(error) => result = result.and(Err(error)),
-        }
-        if result.is_err() {
-            break;
-        }
-    }
-    if result.is_ok() {
-        result = run(&mut values, body.0, out);
-    }
-    put_back(&numbers, values, result)
+    with_values(&numbers, |values, types| run(values, types, body.0, out))
 }
 
-pub(in crate::manager) fn put_back<R>(
+/// Takes the values of these objects, runs `run` on them and the names of their types, and puts
+/// them back.
+pub(in crate::manager) fn with_values<R>(
     numbers: &[u64],
-    values: Vec<Value>,
-    mut result: Result<R, CallError>,
+    run: impl FnOnce(&mut [Value], &[&'static str]) -> Result<R, CallError>,
 ) -> Result<R, CallError> {
-    // A transaction knows the place of the value that is of another type.
-    if let Err(CallError::Type { found, .. }) = &mut result
-        && let Some(&number) = found
-            .parse()
-            .ok()
-            .and_then(|place: usize| numbers.get(place))
-    {
-        let name = objects::with(|objects| objects.type_name(number));
-        *found = name.unwrap_or_default().into();
-    }
+    let (mut values, mut types) = (Vec::new(), Vec::new());
+    let taken = numbers.iter().try_for_each(|&number| {
+        values.push(take(number)?);
+        types.extend(objects::with(|objects| objects.type_name(number)));
+        Ok(())
+    });
+    let result = taken.and_then(|()| run(&mut values, &types));
     for (&number, value) in numbers.iter().zip(values) {
         let each: Result<(), CallError> = match &result {
             Err(CallError::Panicked(panic)) => Err(CallError::Panicked(panic.clone())),

@@ -26,7 +26,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(super) use dispatch::put_back;
+pub(super) use dispatch::with_values;
 pub(super) use door::{NotReady, Ready};
 
 /// The function of the manager's process.
