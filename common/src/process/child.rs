@@ -63,10 +63,22 @@ pub(super) struct Who {
 #[derive(Debug)]
 pub struct CurrentProcess {
     who: Who,
+    /// What `ps` shows: as much of the name as the kernel keeps.
+    title: CString,
     lifeline: Option<OwnedFd>,
 }
 
 impl CurrentProcess {
+    pub(super) fn new(who: Who) -> Arc<Self> {
+        let title: Vec<u8> = who.name.bytes().filter(|&b| b != 0).take(15).collect();
+        Arc::new(CurrentProcess {
+            who,
+            // It has no NUL.
+            title: CString::new(title).unwrap_or_default(),
+            lifeline: None,
+        })
+    }
+
     /// Its name; `MainProcess` for one that this library did not start.
     pub fn name(&self) -> &str {
         &self.who.name
@@ -88,22 +100,25 @@ impl CurrentProcess {
     }
 }
 
+// Both in the section of what is not zero at first, where a new process has more to write to (the
+// registry, the standard output): what it writes to is copied for it, page by page.
+// SAFETY: a section for data that is written to, as these are.
+#[unsafe(link_section = ".data")]
 static CURRENT: Mutex<Option<Arc<CurrentProcess>>> = Mutex::new(None);
+// SAFETY: as above.
+#[unsafe(link_section = ".data")]
 static CHILDREN: AtomicU32 = AtomicU32::new(0);
 
 pub(super) fn current_process() -> Arc<CurrentProcess> {
-    let main = || CurrentProcess {
-        who: Who {
-            name: "MainProcess".into(),
-            identity: Vec::new(),
-            daemon: false,
-            method: None,
-            parent: None,
-        },
-        lifeline: None,
+    let main = || Who {
+        name: "MainProcess".into(),
+        identity: Vec::new(),
+        daemon: false,
+        method: None,
+        parent: None,
     };
     lock(&CURRENT)
-        .get_or_insert_with(|| Arc::new(main()))
+        .get_or_insert_with(|| CurrentProcess::new(main()))
         .clone()
 }
 
@@ -249,7 +264,7 @@ pub(super) fn run(hello: &[u8], lifeline: OwnedFd) -> i32 {
         Ok(hello) => hello,
         Err(error) => refuse(&format!("the hello is not understood: {error}")),
     };
-    let this = become_child(hello.who, lifeline);
+    let this = become_child(CurrentProcess::new(hello.who), lifeline);
     let outcome = perform(&hello.set_up, hello.entry, &hello.args);
     let code = report(&this, outcome);
     std::mem::forget(guard);
@@ -290,9 +305,9 @@ pub(super) fn rehearse() {
 /// Runs a closure in a process just forked from the parent. Never returns; none of what the
 /// parent has on its stack is dropped.
 pub(super) fn run_fork<R: Serialize>(
-    who: Who,
+    this: Arc<CurrentProcess>,
     lifeline: OwnedFd,
-    streams: Streams<Option<OwnedFd>>,
+    streams: &Streams<Option<OwnedFd>>,
     asked: &SetUp,
     f: impl FnOnce() -> R,
 ) -> ! {
@@ -302,10 +317,10 @@ pub(super) fn run_fork<R: Serialize>(
     registry::forget_all();
     super::forkserver::forget();
     CHILDREN.store(0, Ordering::Relaxed);
-    let this = become_child(who, lifeline);
+    let this = become_child(this, lifeline);
     // Encoding and dropping the result is the program's code as well.
     let outcome = panic::catch(|| {
-        place_streams(&streams)?;
+        place_streams(streams)?;
         set_up(asked)?;
         let result = f();
         codec::encode(&result).map_err(|error| ChildFailure::Function(Failure::Result(error)))
@@ -328,7 +343,8 @@ impl Drop for EndsIfUnwound {
 }
 
 /// Puts the standard streams where they belong.
-pub(super) fn place_streams(streams: &Streams<Option<OwnedFd>>) -> Result<(), ChildFailure> {
+#[inline]
+fn place_streams(streams: &Streams<Option<OwnedFd>>) -> Result<(), ChildFailure> {
     for (number, fd) in (0..).zip(streams.each()) {
         if let Some(fd) = fd {
             sys::put_at(fd.as_fd(), number)
@@ -339,7 +355,8 @@ pub(super) fn place_streams(streams: &Streams<Option<OwnedFd>>) -> Result<(), Ch
 }
 
 /// From here on this process is who it was told to be, and ends with its parent.
-fn become_child(who: Who, lifeline: OwnedFd) -> Arc<CurrentProcess> {
+#[inline]
+fn become_child(mut this: Arc<CurrentProcess>, lifeline: OwnedFd) -> Arc<CurrentProcess> {
     if let Err(error) = sys::kill_on_hangup(lifeline.as_fd()) {
         refuse(&format!("its lifeline cannot be watched: {error}"));
     }
@@ -347,18 +364,21 @@ fn become_child(who: Who, lifeline: OwnedFd) -> Arc<CurrentProcess> {
     if wait::is_hung_up(lifeline.as_fd()) && sys::is_armed(lifeline.as_fd()) {
         sys::exit_now(1);
     }
-    let short: Vec<u8> = who.name.bytes().filter(|&b| b != 0).take(15).collect();
-    if let Ok(short) = CString::new(short) {
-        let _ = nix::sys::prctl::set_name(&short);
+    let _ = nix::sys::prctl::set_name(&this.title);
+    // Nobody else has it yet.
+    if let Some(this) = Arc::get_mut(&mut this) {
+        this.lifeline = Some(lifeline);
     }
-    let current = Arc::new(CurrentProcess {
-        who,
-        lifeline: Some(lifeline),
-    });
-    *lock(&CURRENT) = Some(current.clone());
-    current
+    if let Some(earlier) = lock(&CURRENT).replace(this.clone())
+        && earlier.lifeline.is_none()
+    {
+        // It holds only memory, a fork's copy of its parent's; to free it would cost more.
+        std::mem::forget(earlier);
+    }
+    this
 }
 
+#[inline]
 fn set_up(asked: &SetUp) -> Result<(), ChildFailure> {
     for (name, value) in &asked.env {
         sys::set_env(name, value.as_deref());
@@ -393,6 +413,7 @@ fn set_limit(limit: Limit, value: u64) -> Result<(), nix::errno::Errno> {
 }
 
 /// Tells the parent how it went; the exit code that goes with it.
+#[inline]
 fn report(current: &CurrentProcess, outcome: Result<Vec<u8>, ChildFailure>) -> i32 {
     let Some(lifeline) = &current.lifeline else {
         return 1;

@@ -68,6 +68,7 @@ static RETIRED: Mutex<Vec<Process<()>>> = Mutex::new(Vec::new());
 
 /// In a process just forked: its parent's server is not its own. The handle is kept from its
 /// destructor's duties by not being its owner.
+#[inline]
 pub(super) fn forget() {
     *lock(&SERVER) = None;
     lock(&RETIRED).clear();
@@ -291,6 +292,7 @@ fn serve() {
     // A Ctrl-C in the terminal is for the program to deal with, and for its processes. Blocked,
     // not ignored: one sent to a process just begun waits until that lets it in.
     let _ = SigSet::from(Signal::SIGINT).thread_block();
+    sys::forget_exit_handlers();
     let mut keeper = Keeper {
         control: Some(control),
         taken,
@@ -404,7 +406,6 @@ fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
     if !wait::is_readable_now(control) {
         child::rehearse();
     }
-    sys::forget_exit_handlers();
     loop {
         let request = match packet::receive(control, true) {
             Ok(request) if request.fds.len() == 5 => request,

@@ -90,6 +90,7 @@ const INLINE: usize = 1024;
 ///
 /// `EPIPE` or `ECONNRESET` if the other end is gone; `ENOSPC`, `ENOMEM`, `EMFILE` if there is no
 /// memory or descriptor for a large body.
+#[inline]
 pub(super) fn send(
     socket: BorrowedFd<'_>,
     kind: Kind,
@@ -170,6 +171,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, wait: bool) -> Result<Packet, Rece
     Ok(Packet { kind, body, fds })
 }
 
+#[inline]
 fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {

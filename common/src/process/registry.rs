@@ -47,6 +47,7 @@ pub(super) fn active() -> Vec<ActiveChild> {
 }
 
 /// In a process just forked: closes this copy of every link.
+#[inline]
 pub(super) fn forget_all() {
     for child in lock(&CHILDREN).drain(..) {
         child.close_link();

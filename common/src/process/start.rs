@@ -3,7 +3,7 @@
 //! To copy: the folder process/ and what its mod.rs names.
 
 use super::builder::{Builder, SetUp, StartMethod, Stdio, StdioKind};
-use super::child::{self, Hello};
+use super::child::{self, CurrentProcess, Hello};
 use super::error::SpawnError;
 use super::handle::Process;
 use super::packet::{self, Kind};
@@ -159,10 +159,9 @@ fn no_variable(name: &OsStr, value: Option<&OsStr>) -> Option<&'static str> {
     }
 }
 
-fn os_error(process: &str, step: &'static str) -> impl Fn(Errno) -> SpawnError + use<> {
-    let process = process.to_owned();
+fn os_error(process: &str, step: &'static str) -> impl Fn(Errno) -> SpawnError {
     move |error| SpawnError::Os {
-        process: process.clone(),
+        process: process.to_owned(),
         step,
         error,
     }
@@ -299,29 +298,32 @@ where
 {
     let mut start = prepare(builder)?;
     start.method = StartMethod::Fork;
-    let os = |step| os_error(&start.name, step);
     let threads = sys::thread_count()
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-        .map_err(os("counting this process's threads in /proc/self/task"))?;
+        .map_err(os_error(
+            &start.name,
+            "counting this process's threads in /proc/self/task",
+        ))?;
     if threads != 1 {
         return Err(SpawnError::Threads {
             process: start.name,
             threads,
         });
     }
-    let who = who(&start);
-    // Done here, it is done once; in the child it would be done in each.
+    // What can be done here is: each page that the child touches is copied or mapped for it anew.
+    let newborn = CurrentProcess::new(who(&start));
     crate::panic::note_locations();
     // What is in the buffers now is the parent's to write, once.
     sys::flush_stdio();
     // SAFETY: this is the only thread.
     #[allow(unsafe_code)]
-    match unsafe { sys::fork() }.map_err(os("fork"))? {
-        ForkResult::Parent { child } => adopt(start, child, None, Reaper::Parent),
-        ForkResult::Child => {
+    match unsafe { sys::fork() } {
+        Err(error) => Err(os_error(&start.name, "fork")(error)),
+        Ok(ForkResult::Parent { child }) => adopt(start, child, None, Reaper::Parent),
+        Ok(ForkResult::Child) => {
             // The parent's end would keep this process alive without the parent.
             drop(start.link.ours);
-            child::run_fork(who, start.link.theirs, start.streams, &start.set_up, f)
+            child::run_fork(newborn, start.link.theirs, &start.streams, &start.set_up, f)
         }
     }
 }

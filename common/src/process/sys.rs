@@ -122,6 +122,7 @@ pub(super) fn receive(
 /// if it is asleep or blocks all signals (O_ASYNC in open(2), F_SETOWN and F_SETSIG in fcntl(2)).
 ///
 /// Nothing may be sent to `socket` any more: data would kill as well.
+#[inline]
 pub(super) fn kill_on_hangup(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let fd = socket.as_raw_fd();
     // SAFETY: fcntl on a borrowed descriptor, with integers only.
@@ -137,6 +138,7 @@ pub(super) fn kill_on_hangup(socket: BorrowedFd<'_>) -> Result<(), Errno> {
 const F_SETSIG: libc::c_int = 10;
 
 /// Whether [`kill_on_hangup`] is in force for `socket`, in whichever process it was called.
+#[inline]
 pub(super) fn is_armed(socket: BorrowedFd<'_>) -> bool {
     // SAFETY: fcntl on a borrowed descriptor, without further arguments.
     let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) };
@@ -226,6 +228,7 @@ pub(super) fn ignore_sigpipe() {
 ///
 /// The caller must be single-threaded: a lock held by another thread would stay locked in the
 /// child for ever.
+#[inline]
 pub(super) unsafe fn fork() -> Result<ForkResult, Errno> {
     // SAFETY: the caller's promise.
     unsafe { nix::unistd::fork() }
@@ -242,14 +245,15 @@ pub(super) fn thread_count() -> Result<u64, std::io::Error> {
 }
 
 /// Writes out what Rust and C keep in their buffers for the standard streams.
+#[inline]
 pub(super) fn flush_stdio() {
     let _ = std::io::stdout().flush();
     // SAFETY: a null stream means "all of them".
     unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
-/// From here on an exit runs only the exit handlers that are registered later, not those of the
-/// process that this one is a copy of (on_exit(3): the last one registered is the first to run).
+/// From here on an exit, of this process or of one forked from it, runs only the exit handlers that
+/// are registered later (on_exit(3): the last one registered is the first to run).
 pub(super) fn forget_exit_handlers() {
     unsafe extern "C" {
         fn on_exit(
@@ -268,6 +272,7 @@ pub(super) fn forget_exit_handlers() {
 }
 
 /// Ends the process at once: no destructor and no exit handler of the parent's runs.
+#[inline]
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: never returns; has no preconditions.
     unsafe { libc::_exit(code) }

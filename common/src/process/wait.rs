@@ -108,6 +108,7 @@ pub(super) fn is_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> Resu
 }
 
 /// Whether the other end of a socket is closed everywhere.
+#[inline]
 pub(super) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::new(socket, PollFlags::empty())];
     let gone = PollFlags::POLLHUP;
