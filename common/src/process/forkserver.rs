@@ -36,12 +36,14 @@ use crate::codec;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Pid};
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// A process that the server has forked.
 pub(super) struct Born {
@@ -87,12 +89,15 @@ pub(super) fn environment_changes(
     all
 }
 
+/// How long a start waits for a server that has been stopped (SIGSTOP) until it takes another.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+
 /// Has the server fork a process.
 ///
 /// # Errors
 ///
-/// [`SpawnError::Os`]. If the server or the spare was killed before the process began, that is
-/// tried again, with another `link`.
+/// [`SpawnError::Os`]. If the server or the spare was killed before the process began, or does not
+/// answer for long, that is tried again, with another `link`.
 pub(super) fn fork(
     name: &str,
     hello: &[u8],
@@ -124,7 +129,7 @@ pub(super) fn fork(
         }
     }
     Err(os(
-        "the fork server, killed again and again",
+        "the fork server, killed or stopped again and again",
         Errno::ECONNRESET,
     ))
 }
@@ -152,7 +157,7 @@ pub(super) fn retired() -> usize {
 }
 
 enum Request {
-    /// Whoever had it died before it answered, and so before it called the function.
+    /// Whoever had it has not answered and never will, and so has not called the function.
     Lost,
     Refused(Errno),
 }
@@ -232,9 +237,14 @@ impl Server {
 
     fn answer(&self, link: &Link) -> Result<Born, Request> {
         // The server speaks on the lifeline if the one that took the request has died.
-        let ready = wait::readable(&[self.control.as_fd(), link.ours.as_fd()], None);
-        if ready.map_err(Request::Refused)?.first() != Some(&0) {
-            return Err(Request::Lost);
+        let both = [self.control.as_fd(), link.ours.as_fd()];
+        let ready = wait::readable(&both, Some(Instant::now() + PATIENCE));
+        match ready.map_err(Request::Refused)?.first() {
+            Some(0) => {}
+            Some(_) => return Err(Request::Lost),
+            // Stopped, perhaps. What it has not answered by now it cannot answer any more, and so
+            // it will not call the function.
+            None => drop(shutdown(self.control.as_raw_fd(), Shutdown::Both)),
         }
         match packet::receive(self.control.as_fd(), true) {
             Err(ReceiveError::Os(error)) if error != Errno::ECONNRESET => {

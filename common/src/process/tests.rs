@@ -6,6 +6,9 @@ use super::packet::{self, Kind};
 use super::{JoinError, Process, SpawnError, StartMethod, Stdio};
 use crate::codec;
 use crate::function::{EntryRef, Task};
+use crate::shared::Value;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::io::{BufRead, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -372,6 +375,58 @@ fn a_fork_server_that_takes_no_more_requests_sees_its_children_to_their_end() {
         assert_eq!(servers.len(), 1);
         user.kill().unwrap();
         testkit::ends_within(&servers, Duration::from_secs(10));
+    });
+}
+
+#[test]
+fn a_fork_server_that_is_stopped_is_replaced() {
+    isolated(|| {
+        let calls = Value::new(0).unwrap();
+        let start = || {
+            let call = |calls: Value<u32>| {
+                calls.update(|n| *n += 1).unwrap();
+                std::process::id()
+            };
+            let builder = Process::builder().start_method(StartMethod::ForkServer);
+            builder.spawn(call, (calls.clone(),)).unwrap()
+        };
+        let children = |pid: u32| -> Vec<u32> {
+            let path = format!("/proc/{pid}/task/{pid}/children");
+            let pids = std::fs::read_to_string(path).unwrap();
+            pids.split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect()
+        };
+        for with_the_server in [true, false] {
+            let first = start();
+            first.join().unwrap();
+            // Told when the server has reaped it.
+            assert_eq!(first.exit_code(), Some(0));
+            let servers = children(std::process::id());
+            let [server] = servers[..] else {
+                panic!("{servers:?}");
+            };
+            // The next spare.
+            while children(server).is_empty() {
+                std::thread::yield_now();
+            }
+            let mut stopped = children(server);
+            stopped.extend(with_the_server.then_some(server));
+            let signal_all = |signal| {
+                for &pid in &stopped {
+                    nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+                }
+            };
+            signal_all(Signal::SIGSTOP);
+            let process = start();
+            assert_eq!(process.join().unwrap(), process.pid());
+            // They end as soon as they can, without having done what they were asked.
+            signal_all(Signal::SIGCONT);
+            while super::forkserver::retired() > 0 {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(calls.get().unwrap(), 4);
     });
 }
 
