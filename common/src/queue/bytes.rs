@@ -70,12 +70,25 @@ impl Queue<[u8]> {
     ///
     /// As [`Queue::get`].
     pub fn get_with<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, GetError> {
+        self.get_with_until(read, Deadline::Never)
+    }
+
+    /// As [`Queue::get_with`], waiting until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::get_timeout`].
+    pub fn get_with_until<R>(
+        &self,
+        read: impl FnOnce(&[u8]) -> R,
+        deadline: Deadline,
+    ) -> Result<R, GetError> {
         // A `FnOnce` for a loop: after a kick it has not been called.
         let mut read = Some(read);
         loop {
             let result = self
                 .ring
-                .get_in_place(Deadline::Never, |bytes| read.take().map(|read| read(bytes)));
+                .get_in_place(deadline, |bytes| read.take().map(|read| read(bytes)));
             match result {
                 Ok(Some(result)) => return Ok(result),
                 Ok(None) | Err(ring::GetError::Interrupted) => {}

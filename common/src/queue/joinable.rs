@@ -298,6 +298,16 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
         Ok(TaskGuard { value, queue: self })
     }
 
+    /// As [`JoinableQueue::get_guard`], at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::get_timeout`].
+    pub fn get_guard_timeout(&self, timeout: Duration) -> Result<TaskGuard<'_, T>, GetError> {
+        let value = self.get_timeout(timeout)?;
+        Ok(TaskGuard { value, queue: self })
+    }
+
     fn get_until(&self, deadline: Deadline) -> Result<T, GetError> {
         let (ring, taken) = (self.queue.ring(), self.slot() * WORDS + 1);
         with_buffer(|buffer| {

@@ -8,13 +8,15 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::time::Duration;
 use thiserror::Error;
 
 /// An array of fixed length that processes read and write, element by element or by ranges.
 ///
 /// Its elements are of a type all of whose values take the same number of bytes: numbers, and
 /// tuples, arrays and structs of them. Each call holds the lock; [`Array::lock`] holds it for
-/// several. A process killed in the middle of writing a range leaves a part of it written.
+/// several. A process killed in the middle of writing a range leaves a part of it written: the next
+/// holder [is told](ArrayGuard::holder_died).
 ///
 /// ```
 /// use common::shared::Array;
@@ -39,7 +41,7 @@ pub struct Array<T> {
 /// The array, held; let go when dropped.
 pub struct ArrayGuard<'a, T> {
     array: &'a Array<T>,
-    _guard: MutexGuard<'a, ()>,
+    guard: MutexGuard<'a, ()>,
 }
 
 /// An array could not be made, read or written.
@@ -184,10 +186,33 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
     /// [`ArrayError::Lock`].
     #[doc(alias = "get_lock")]
     pub fn lock(&self) -> Result<ArrayGuard<'_, T>, ArrayError> {
-        Ok(ArrayGuard {
-            _guard: self.lock.lock()?,
-            array: self,
-        })
+        Ok(self.held(self.lock.lock()?))
+    }
+
+    /// As [`Array::lock`], at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Array::lock`]; too late is [`MutexError::Locked`].
+    ///
+    /// ```
+    /// use common::shared::{Array, ArrayError};
+    /// use common::sync::MutexError;
+    /// use std::time::Duration;
+    ///
+    /// let array = Array::new(&[1, 2])?;
+    /// let _held = array.lock()?;
+    /// let hasty = || array.lock_timeout(Duration::from_millis(10)).map(drop);
+    /// let late = std::thread::scope(|scope| scope.spawn(hasty).join().unwrap());
+    /// assert_eq!(late, Err(ArrayError::Lock(MutexError::Locked)));
+    /// # Ok::<(), ArrayError>(())
+    /// ```
+    pub fn lock_timeout(&self, timeout: Duration) -> Result<ArrayGuard<'_, T>, ArrayError> {
+        Ok(self.held(self.lock.lock_timeout(timeout)?))
+    }
+
+    fn held<'a>(&'a self, guard: MutexGuard<'a, ()>) -> ArrayGuard<'a, T> {
+        ArrayGuard { array: self, guard }
     }
 
     fn place(&self, range: &Range<usize>) -> Result<Range<usize>, ArrayError> {
@@ -201,6 +226,13 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> ArrayGuard<'_, T> {
+    /// Whether the last one who held the array died with it: what it wrote last may be there in
+    /// part.
+    #[must_use]
+    pub fn holder_died(&self) -> bool {
+        self.guard.holder_died()
+    }
+
     /// As [`Array::get`].
     ///
     /// # Errors

@@ -14,7 +14,8 @@ use std::fmt;
 /// A value that processes read and change, one at a time.
 ///
 /// [`Value::update`] changes it in one step, as seen by all others: what `+=` on Python's
-/// `Value.value` is not. A process killed in the middle of that has changed nothing.
+/// `Value.value` is not. A process killed in the middle of that has changed nothing. Each call
+/// waits until nobody else holds the value; for a limit to that, see [`Value::mutex`].
 ///
 /// ```
 /// use common::shared::Value;
@@ -68,7 +69,7 @@ impl<T: Serialize + DeserializeOwned> Value<T> {
         Ok(result)
     }
 
-    /// The lock, for several steps at once.
+    /// The lock, for several steps at once, or with a limit to the waiting.
     #[doc(alias = "get_lock")]
     #[must_use]
     pub fn mutex(&self) -> &Mutex<T> {

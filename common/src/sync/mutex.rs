@@ -169,13 +169,26 @@ impl<T: Serialize + DeserializeOwned> Mutex<T> {
         self.lock_until(Deadline::after(timeout))
     }
 
-    /// A copy of the value.
+    /// A copy of the value. Blocks while somebody else holds it.
     ///
     /// # Errors
     ///
     /// As [`Mutex::lock`].
     pub fn get(&self) -> Result<T, MutexError> {
-        let _guard = self.hold(Deadline::Never, || ())?;
+        self.get_until(Deadline::Never)
+    }
+
+    /// As [`Mutex::get`], waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mutex::lock_timeout`].
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T, MutexError> {
+        self.get_until(Deadline::after(timeout))
+    }
+
+    fn get_until(&self, deadline: Deadline) -> Result<T, MutexError> {
+        let _guard = self.hold(deadline, || ())?;
         self.load()
     }
 

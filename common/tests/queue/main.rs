@@ -389,6 +389,11 @@ fn a_joinable_queue_waits_for_its_workers() {
         assert_eq!((tasks.unfinished(), tasks.join_timeout(SOON)), (1, None));
         let _ = tasks.get_guard().unwrap();
         assert_eq!(tasks.unfinished(), 0);
+        let none = tasks.get_guard_timeout(SOON);
+        assert_eq!(none.map(|_| ()), Err(GetError::Empty));
+        tasks.put(Some(2)).unwrap();
+        assert_eq!(*tasks.get_guard_timeout(SOON).unwrap(), Some(2));
+        assert_eq!(tasks.unfinished(), 0);
     });
 }
 

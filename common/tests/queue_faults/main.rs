@@ -36,6 +36,8 @@ fn timeouts_hold(queue: &Queue<[u8]>) {
     let start = Instant::now();
     let got = queue.get_into_until(&mut Vec::new(), Deadline::after(SOON));
     assert!(matches!(got, Err(GetError::Empty)), "{got:?}");
+    let got = queue.get_with_until(|_| (), Deadline::after(SOON));
+    assert!(matches!(got, Err(GetError::Empty)), "{got:?}");
     let put = queue.put_bytes_until(&[0; 8000], Deadline::after(SOON));
     assert_eq!(put, Err(PutReason::Full));
     assert!(start.elapsed() >= SOON && start.elapsed() < Duration::from_secs(5));

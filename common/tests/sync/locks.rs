@@ -28,13 +28,15 @@ fn a_mutex_excludes_other_processes() {
         assert!(matches!(mutex.try_lock(), Err(MutexError::Locked)));
         let start = Instant::now();
         assert!(matches!(mutex.lock_timeout(SOON), Err(MutexError::Locked)));
-        assert!(start.elapsed() >= SOON);
+        assert_eq!(mutex.get_timeout(SOON), Err(MutexError::Locked));
+        assert!(start.elapsed() >= 2 * SOON);
         go.set();
         child.join().unwrap();
         let guard = mutex.lock().unwrap();
         assert_eq!(mutex.holder(), Some(nix::unistd::gettid().as_raw() as u32));
         assert_eq!(*guard, "free, then held");
         drop(guard);
+        assert_eq!(mutex.get_timeout(SOON).unwrap(), "free, then held");
         assert!(!mutex.is_locked() && mutex.holder().is_none());
     });
 }

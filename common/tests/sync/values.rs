@@ -2,6 +2,8 @@
 
 use common::process::Process;
 use common::shared::{Array, ArrayError, Value};
+use common::sync::{Event, MutexError};
+use std::time::Duration;
 use testkit::isolated;
 
 #[test]
@@ -71,5 +73,29 @@ fn arrays_are_shared() {
             texts.set(0, "long".into()),
             Err(ArrayError::Uneven { .. })
         ));
+    });
+}
+
+#[test]
+fn the_array_of_a_killed_holder_is_handed_on_with_a_word() {
+    isolated(|| {
+        fn hold(array: Array<u8>, holds: Event) {
+            let guard = array.lock().unwrap();
+            guard.write(0, &[9]).unwrap();
+            holds.set();
+            std::thread::sleep(Duration::MAX);
+        }
+        let (array, holds) = (Array::new(&[1, 2]).unwrap(), Event::new().unwrap());
+        let child: Process<()> = Process::spawn(hold, (array.clone(), holds.clone())).unwrap();
+        holds.wait();
+        let late = array.lock_timeout(Duration::from_millis(20));
+        assert_eq!(late.map(drop), Err(ArrayError::Lock(MutexError::Locked)));
+        child.kill().unwrap();
+        let guard = array.lock().unwrap();
+        assert!(guard.holder_died());
+        assert_eq!(guard.read(0..2).unwrap(), [9, 2]);
+        drop(guard);
+        assert!(!array.lock().unwrap().holder_died());
+        child.join().unwrap_err();
     });
 }
