@@ -122,12 +122,26 @@ impl Builder {
         self
     }
 
-    /// Starts it; returns when it is ready.
+    /// Starts it; returns when it is ready, its initialiser done.
     ///
     /// # Errors
     ///
     /// [`StartError`].
     pub fn start(self) -> Result<Manager, StartError> {
+        self.start_until(Deadline::Never)
+    }
+
+    /// As [`start`](Builder::start), waiting for at most `timeout`; a manager that is not ready
+    /// then is killed.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Builder::start); too late is [`StartError::NotUp`].
+    pub fn start_timeout(self, timeout: Duration) -> Result<Manager, StartError> {
+        self.start_until(Deadline::after(timeout))
+    }
+
+    fn start_until(self, deadline: Deadline) -> Result<Manager, StartError> {
         let id = random();
         let key = self.key.unwrap_or_else(Key::random);
         let initializer = self
@@ -148,10 +162,10 @@ impl Builder {
             grace: self.transit,
             initializer,
         };
-        let process = spawn(&start)?;
-        let connection = Connection::to(&Arc::new(endpoint), Deadline::Never);
+        let process = spawn(&start, deadline)?;
+        let connection = Connection::to(&Arc::new(endpoint), deadline);
         connection
-            .attach(Deadline::Never)
+            .attach(deadline)
             .map_err(|error| StartError::NotUp {
                 manager: connection.endpoint.name.clone(),
                 reason: error.to_string(),
@@ -169,7 +183,7 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-fn spawn(start: &Start) -> Result<Process<()>, StartError> {
+fn spawn(start: &Start, deadline: Deadline) -> Result<Process<()>, StartError> {
     let manager = || start.endpoint.name.clone();
     let os = |error| StartError::Os {
         manager: manager(),
@@ -185,9 +199,14 @@ fn spawn(start: &Start) -> Result<Process<()>, StartError> {
         manager: manager(),
         reason,
     };
-    let report = wait_for_report(&listener, &process).map_err(|error| {
+    let report = wait_for_report(&listener, &process, deadline).map_err(|error| {
         let _ = process.kill();
-        os(error)
+        match error {
+            Errno::ETIMEDOUT => {
+                not_up("it was not ready in time; its initialiser may be slow".into())
+            }
+            error => os(error),
+        }
     })?;
     let report = report.ok_or_else(|| {
         let end = process.join().err().map(|error| error.to_string());
@@ -209,8 +228,13 @@ fn spawn(start: &Start) -> Result<Process<()>, StartError> {
     }
 }
 
-/// What the new process says; `None` if it ended without a word.
-fn wait_for_report(listener: &OwnedFd, process: &Process<()>) -> Result<Option<Vec<u8>>, Errno> {
+/// What the new process says; `None` if it ended without a word. `ETIMEDOUT` if the deadline came
+/// first.
+fn wait_for_report(
+    listener: &OwnedFd,
+    process: &Process<()>,
+    deadline: Deadline,
+) -> Result<Option<Vec<u8>>, Errno> {
     let mut connection: Option<OwnedFd> = None;
     loop {
         // In this order: what it said before it ended counts.
@@ -227,8 +251,11 @@ fn wait_for_report(listener: &OwnedFd, process: &Process<()>) -> Result<Option<V
         if ended {
             return Ok(None);
         }
+        if deadline.passed() {
+            return Err(Errno::ETIMEDOUT);
+        }
         let speaker = connection.as_ref().unwrap_or(listener);
-        socket::wait(&[speaker.as_fd(), process.as_fd()], Deadline::Never);
+        socket::wait(&[speaker.as_fd(), process.as_fd()], deadline);
     }
 }
 

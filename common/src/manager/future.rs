@@ -80,7 +80,7 @@ impl<R: DeserializeOwned> CallFuture<R> {
         self.wait_until(Deadline::after(timeout))
     }
 
-    fn wait_until(mut self, deadline: Deadline) -> Result<R, CallError> {
+    pub(super) fn wait_until(mut self, deadline: Deadline) -> Result<R, CallError> {
         match &mut self.0 {
             State::Done(result) => result.take().unwrap_or(Err(CallError::Gone)),
             State::Sent(sent) => {

@@ -114,6 +114,8 @@ pub struct Manager {
     key: Key,
     /// If it was started here.
     process: Option<Process<()>>,
+    /// How long each call may take; `None` is for ever.
+    timeout: Option<Duration>,
 }
 
 /// How long a manager may take over each step of its end.
@@ -132,6 +134,23 @@ impl Manager {
     /// Describes a manager before it is started.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// From now on each call, and each of the proxies that this manager gives here, takes at most
+    /// `timeout`; see [`Hosted::with_timeout`]. Otherwise a call takes as long as those before it.
+    ///
+    /// ```
+    /// use common::manager::{CallError, Manager};
+    /// use std::time::Duration;
+    ///
+    /// let mut manager = Manager::new()?;
+    /// manager.set_timeout(Duration::from_millis(20));
+    /// let slow = manager.host_with(|| std::thread::sleep(Duration::MAX), ());
+    /// assert!(matches!(slow, Err(CallError::Timeout { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = Some(timeout);
     }
 
     /// Hosts a value: it is moved to the manager's process, encoded.
@@ -174,16 +193,18 @@ impl Manager {
         A: Serialize + DeserializeOwned + 'static,
         T: 'static,
     {
-        let connection = self.connection();
+        let deadline = Deadline::from(self.timeout);
+        let connection = self.connection(deadline);
         let entry = method::host_entry(f).map_err(CallError::Function)?;
         let message = Message::new(Kind::Host, 0);
-        let message = proxy::with_args(message, &connection, &entry, &args, Deadline::Never)?;
-        let reply = connection.request(message, Deadline::Never)?;
+        let message = proxy::with_args(message, &connection, &entry, &args, deadline)?;
+        let reply = connection.request(message, deadline)?;
         let granted = reply.grants().next();
         // Made before the reply's own hold ends.
         let handle = granted.map(|object| Handle::granted(&connection, object));
         let _: u64 = proxy::decode_reply(&connection, reply)?;
-        handle.map(Proxy::new).ok_or(CallError::Gone)
+        let proxy = Proxy::new(handle.ok_or(CallError::Gone)?);
+        Ok(proxy.limited(self.timeout))
     }
 
     /// Gives a value a name, for processes that know only the manager's address. It stays until
@@ -193,14 +214,14 @@ impl Manager {
     ///
     /// [`CallError`]; [`CallError::Foreign`] for another manager's value.
     pub fn publish<P: Hosted>(&self, name: &str, proxy: &P) -> Result<(), CallError> {
-        let handle = proxy.proxy().handle().clone();
-        if handle.endpoint.id != self.connection.endpoint.id {
+        let proxy = proxy.proxy().untyped();
+        if proxy.handle().endpoint.id != self.connection.endpoint.id {
             return Err(CallError::Foreign);
         }
         let names = self.names();
         let (name, kind) = (name.to_owned(), type_name::<P::Value>().to_owned());
         // The handle is encoded by reference, as the proxy would be.
-        names.call(names::publish, (name, kind, Proxy::<()>::of_handle(handle)))
+        names.call(names::publish, (name, kind, proxy))
     }
 
     /// The value of that name, as the kind of proxy it was published as; `None` if there is none.
@@ -218,9 +239,8 @@ impl Manager {
             let expected = expected.into();
             return Err(CallError::Type { expected, found });
         }
-        Ok(Some(P::from_proxy(Proxy::of_handle(
-            proxy.handle().clone(),
-        ))))
+        let proxy = Proxy::of_handle(proxy.handle().clone());
+        Ok(Some(P::from_proxy(proxy.limited(self.timeout))))
     }
 
     /// Takes a name away; says whether there was a value of that name.
@@ -305,18 +325,20 @@ impl Manager {
             connection,
             key,
             process: Some(process),
+            timeout: None,
         }
     }
 
-    fn connection(&self) -> Arc<Connection> {
+    fn connection(&self, deadline: Deadline) -> Arc<Connection> {
         match self.connection.is_ours() {
             true => self.connection.clone(),
-            false => Connection::to(&self.connection.endpoint, Deadline::Never),
+            false => Connection::to(&self.connection.endpoint, deadline),
         }
     }
 
     fn names(&self) -> Proxy<names::Names> {
-        Proxy::new(Handle::uncounted(&self.connection(), names::NAMES))
+        let connection = self.connection(Deadline::from(self.timeout));
+        Proxy::new(Handle::uncounted(&connection, names::NAMES)).limited(self.timeout)
     }
 }
 

@@ -94,7 +94,7 @@ impl PoolProxy {
         A: Item,
         R: Item,
     {
-        self.apply_async(f, args).wait()
+        self.apply_async(f, args).wait_until(self.0.deadline())
     }
 
     /// As [`apply`](PoolProxy::apply) without waiting. The future can also be
@@ -146,7 +146,7 @@ impl PoolProxy {
         A: Item,
         R: Item,
     {
-        self.map_async(f, items).wait()
+        self.map_async(f, items).wait_until(self.0.deadline())
     }
 
     /// As [`map`](PoolProxy::map) without waiting.

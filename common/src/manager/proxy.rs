@@ -51,16 +51,15 @@ use std::time::Duration;
 /// ```
 pub struct Proxy<T> {
     handle: Arc<Handle>,
+    /// How long each call may take; `None` is for ever.
+    timeout: Option<Duration>,
     /// Neither has nor borrows a `T`.
     value: PhantomData<fn(T) -> T>,
 }
 
 impl<T> Proxy<T> {
     pub(super) fn new(handle: Handle) -> Self {
-        Proxy {
-            handle: Arc::new(handle),
-            value: PhantomData,
-        }
+        Self::of_handle(Arc::new(handle))
     }
 
     pub(super) fn handle(&self) -> &Arc<Handle> {
@@ -70,15 +69,35 @@ impl<T> Proxy<T> {
     pub(super) fn of_handle(handle: Arc<Handle>) -> Self {
         Proxy {
             handle,
+            timeout: None,
             value: PhantomData,
         }
+    }
+
+    /// The same, whatever the value's type.
+    pub(super) fn untyped(&self) -> Proxy<()> {
+        Proxy::of_handle(self.handle.clone()).limited(self.timeout)
+    }
+
+    /// The same with another limit to its calls.
+    pub(super) fn limited(self, timeout: Option<Duration>) -> Self {
+        Proxy { timeout, ..self }
+    }
+
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Until when a call may wait that begins now.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::from(self.timeout)
     }
 }
 
 impl<T: 'static> Proxy<T> {
     /// Runs `f(&mut value, args..)` in the manager's process and gives back what it returned.
     /// Functions run one at a time, so whatever `f` does to the value is atomic. Waits for those
-    /// before it, and for this one.
+    /// before it, and for this one; see [`with_timeout`](super::Hosted::with_timeout) for a limit.
     ///
     /// `f` is a `fn` item or a closure that captures nothing and names its first parameter's type.
     ///
@@ -91,7 +110,7 @@ impl<T: 'static> Proxy<T> {
         F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
         A: Serialize + DeserializeOwned + 'static,
     {
-        self.call_until(f, args, Deadline::Never)
+        self.call_until(f, args, self.deadline())
     }
 
     /// As [`call`](Proxy::call), for at most `timeout`, connecting included. When the time is
@@ -148,10 +167,11 @@ impl<T: 'static> Proxy<T> {
         F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
         A: Serialize + DeserializeOwned + 'static,
     {
-        match self.handle.route(Deadline::Never) {
+        let deadline = self.deadline();
+        match self.handle.route(deadline) {
             Route::Here => CallFuture::done(objects::call_here(self.handle.object, f, args)),
             Route::There(connection) => {
-                let message = self.message(&connection, f, &args, Deadline::Never);
+                let message = self.message(&connection, f, &args, deadline);
                 CallFuture::of(connection, message)
             }
         }
@@ -165,14 +185,14 @@ impl<T: 'static> Proxy<T> {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned,
     {
-        let Route::There(connection) = self.handle.route(Deadline::Never) else {
+        let deadline = self.deadline();
+        let Route::There(connection) = self.handle.route(deadline) else {
             return CallFuture::done(Err(CallError::WouldBlock));
         };
         let message = method::later_entry(f)
             .map_err(CallError::Function)
             .and_then(|entry| {
-                let never = Deadline::Never;
-                self.message_of(Kind::CallLater, &connection, &entry, &args, never)
+                self.message_of(Kind::CallLater, &connection, &entry, &args, deadline)
             });
         CallFuture::of(connection, message)
     }
@@ -239,13 +259,14 @@ impl<T: 'static> Proxy<T> {
     }
 
     fn poison(&self, clear: bool) -> Result<Option<Panic>, CallError> {
-        match self.handle.route(Deadline::Never) {
+        let deadline = self.deadline();
+        match self.handle.route(deadline) {
             Route::Here => objects::poison(self.handle.object, clear),
             Route::There(connection) => {
                 let message = Message::new(Kind::Poison, 0)
                     .u64(self.handle.object)
                     .u64(clear.into());
-                let reply = connection.request(message, Deadline::Never)?;
+                let reply = connection.request(message, deadline)?;
                 decode_reply(&connection, reply)
             }
         }
@@ -289,10 +310,7 @@ pub(super) fn decode_reply<R: DeserializeOwned>(
 
 impl<T> Clone for Proxy<T> {
     fn clone(&self) -> Self {
-        Proxy {
-            handle: self.handle.clone(),
-            value: PhantomData,
-        }
+        Self::of_handle(self.handle.clone()).limited(self.timeout)
     }
 }
 
@@ -316,9 +334,6 @@ impl<T> Serialize for Proxy<T> {
 
 impl<'de, T> Deserialize<'de> for Proxy<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Proxy {
-            handle: Arc::new(Handle::deserialize(deserializer)?),
-            value: PhantomData,
-        })
+        Ok(Self::new(Handle::deserialize(deserializer)?))
     }
 }

@@ -74,6 +74,7 @@ impl Manager {
             connection,
             key: key.clone(),
             process: None,
+            timeout: None,
         })
     }
 }

@@ -106,7 +106,7 @@ macro_rules! values_of {
             #[allow(non_snake_case)]
             fn proxies(&self) -> Vec<Proxy<()>> {
                 let ($($P,)*) = self;
-                vec![$(Proxy::of_handle($P.proxy().handle().clone())),*]
+                vec![$($P.proxy().untyped()),*]
             }
         }
     };
@@ -118,6 +118,8 @@ values_of!(A B C D);
 
 /// Runs `f` on several values of one manager at once: nobody sees them in between. Works in any
 /// process that has the proxies.
+///
+/// Takes at most the shortest of their [limits](Hosted::with_timeout).
 ///
 /// It is a transaction in that nothing comes between, not in that it is rolled back: if `f`
 /// panics, what it did until then stays, and all the values are poisoned.
@@ -160,7 +162,8 @@ where
     if others.iter().any(|h| h.endpoint.id != first.endpoint.id) {
         return Err(CallError::Foreign);
     }
-    let connection = match first.route(Deadline::Never) {
+    let deadline = Deadline::from(proxies.iter().filter_map(Proxy::timeout).min());
+    let connection = match first.route(deadline) {
         Route::Here => return here::<V, F, A>(&handles, f, args),
         Route::There(connection) => connection,
     };
@@ -168,11 +171,11 @@ where
     let mut message = Message::new(Kind::Transaction, 0).u64(handles.len() as u64);
     for handle in &handles {
         // In a forked process each object has to be held anew.
-        handle.route(Deadline::Never);
+        handle.route(deadline);
         message = message.u64(handle.object);
     }
-    let message = with_args(message, &connection, &entry, &args, Deadline::Never)?;
-    let reply = connection.request(message, Deadline::Never)?;
+    let message = with_args(message, &connection, &entry, &args, deadline)?;
+    let reply = connection.request(message, deadline)?;
     let result: Option<F::Output> = decode_reply(&connection, reply)?;
     // `None` only beside an error, which came instead.
     result.ok_or(CallError::Gone)

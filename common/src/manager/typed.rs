@@ -6,6 +6,7 @@ use super::{CallError, Proxy};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::time::Duration;
 
 /// What stands for a hosted value: [`Proxy`] and the typed proxies over it.
 pub trait Hosted: Sized {
@@ -17,6 +18,28 @@ pub trait Hosted: Sized {
 
     /// Puts one around a proxy.
     fn from_proxy(proxy: Proxy<Self::Value>) -> Self;
+
+    /// Another proxy of the same value, each of whose calls takes at most `timeout`; so do those
+    /// of its clones. A limit does not travel: who is sent a proxy sets their own. Calls that are
+    /// futures are for their caller to give up ([`wait_timeout`](super::CallFuture::wait_timeout)).
+    ///
+    /// A call that comes too late fails with [`CallError::Timeout`]; its function may still run.
+    ///
+    /// ```
+    /// use common::manager::{CallError, Hosted, Manager};
+    /// use std::time::Duration;
+    ///
+    /// let manager = Manager::new()?;
+    /// let list = manager.list_of([1, 2])?;
+    /// let hasty = list.with_timeout(Duration::from_millis(20));
+    /// // The manager is busy for as long as it takes.
+    /// drop(list.proxy().call_async(|_: &mut Vec<i32>| std::thread::sleep(Duration::MAX), ()));
+    /// assert!(matches!(hasty.len(), Err(CallError::Timeout { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn with_timeout(&self, timeout: Duration) -> Self {
+        Self::from_proxy(self.proxy().clone().limited(Some(timeout)))
+    }
 }
 
 impl<T: 'static> Hosted for Proxy<T> {

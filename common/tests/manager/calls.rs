@@ -3,7 +3,7 @@
 use crate::kill;
 use common::Process;
 use common::codec::{decode, encode};
-use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy, transaction};
+use common::manager::{CallError, EventProxy, Hosted, ListProxy, Manager, Proxy, transaction};
 use common::process;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
@@ -272,6 +272,49 @@ fn a_slow_call_does_not_hold_others_beyond_their_timeout() {
             Err(CallError::Disconnected { .. })
         ));
         assert!(start.elapsed() < Duration::from_secs(5), "it still slept");
+    });
+}
+
+#[test]
+fn a_limit_holds_for_whatever_waits_for_the_manager() {
+    fn is_late<T>(result: Result<T, CallError>) {
+        let error = result.map(drop).unwrap_err();
+        assert!(matches!(error, CallError::Timeout { .. }), "{error}");
+    }
+    isolated(|| {
+        let mut manager = Manager::new().unwrap();
+        let list = manager.list_of([1, 2]).unwrap();
+        let number = manager.host(0u64).unwrap();
+        let pool = manager.pool(1).unwrap();
+        manager.publish("list", &list).unwrap();
+        manager.set_timeout(Duration::from_secs(60));
+        let found: ListProxy<i32> = manager.get("list").unwrap().unwrap();
+        assert_eq!(found.len().unwrap(), 2);
+        manager.set_timeout(SOON);
+        let start = Instant::now();
+        let hasty = pool.with_timeout(SOON);
+        is_late(hasty.apply(|| std::thread::sleep(Duration::MAX), ()));
+        is_late(hasty.map(|n: u32| n, [1, 2]));
+        let made: Proxy<u64> = manager.host(0u64).unwrap();
+
+        let pid = Pid::from_raw(manager.pid().unwrap().cast_signed());
+        signal::kill(pid, Signal::SIGSTOP).unwrap();
+        let hasty = list.with_timeout(SOON);
+        is_late(hasty.clone().append(3));
+        is_late(hasty.proxy().is_poisoned());
+        let step = |n: &mut u64, _: &mut Vec<i32>| *n += 1;
+        is_late(transaction((&number, &hasty), step, ()));
+        is_late(made.call(get, ()));
+        is_late(manager.host(0u64));
+        is_late(manager.get::<ListProxy<i32>>("list"));
+        is_late(manager.publish("again", &list));
+        is_late(manager.withdraw("list"));
+        is_late(manager.count());
+        assert!(start.elapsed() < Duration::from_secs(5));
+        signal::kill(pid, Signal::SIGCONT).unwrap();
+        // They came too late, and were done.
+        assert_eq!(list.len().unwrap(), 3);
+        assert_eq!(number.call(get, ()).unwrap(), 1);
     });
 }
 

@@ -295,5 +295,14 @@ fn an_initialiser_runs_in_the_server_and_may_fail() {
             .start()
             .unwrap_err();
         assert!(error.to_string().contains("3"), "{error}");
+        let begin = Instant::now();
+        let error = Manager::builder()
+            .initializer(|| std::thread::sleep(Duration::MAX), ())
+            .start_timeout(Duration::from_millis(50))
+            .unwrap_err();
+        assert!(error.to_string().contains("not ready in time"), "{error}");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        let in_time = Manager::builder().start_timeout(Duration::from_secs(60));
+        assert_eq!(in_time.unwrap().count().unwrap(), 0);
     });
 }
