@@ -2,8 +2,10 @@
 
 #![allow(unsafe_code)] // That is what system calls are.
 
+use std::cell::UnsafeCell;
 use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::ptr::null_mut;
 use std::sync::atomic::AtomicU32;
@@ -222,6 +224,42 @@ pub fn futex_wait(word: &AtomicU32, value: u32) {
 pub fn futex_wake(word: &AtomicU32) {
     // SAFETY: the word is valid memory for the whole call.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+}
+
+/// A lock for several processes that is handed on when its holder is killed
+/// (pthread_mutexattr_setrobust(3)), and nothing else.
+pub struct RobustLock(UnsafeCell<libc::pthread_mutex_t>);
+
+// SAFETY: only the pthread calls touch it, and they are for several threads.
+unsafe impl Sync for RobustLock {}
+
+impl Default for RobustLock {
+    fn default() -> Self {
+        let mut attributes = MaybeUninit::uninit();
+        let mut lock = MaybeUninit::uninit();
+        // SAFETY: the attributes are initialised before they are used, and the lock by the last
+        // call; one that has never been locked may be moved.
+        RobustLock(unsafe {
+            libc::pthread_mutexattr_init(attributes.as_mut_ptr());
+            let attributes = attributes.as_mut_ptr();
+            libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED);
+            libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST);
+            libc::pthread_mutex_init(lock.as_mut_ptr(), attributes);
+            UnsafeCell::new(lock.assume_init())
+        })
+    }
+}
+
+impl RobustLock {
+    /// Calls `f` with the lock held.
+    pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: an initialised mutex in memory that stays; whoever locks it unlocks it.
+        unsafe { libc::pthread_mutex_lock(self.0.get()) };
+        let result = f();
+        // SAFETY: as above.
+        unsafe { libc::pthread_mutex_unlock(self.0.get()) };
+        result
+    }
 }
 
 /// Makes this process as large and as threaded as a real one may be: so many bytes touched, in

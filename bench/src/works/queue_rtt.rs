@@ -5,7 +5,7 @@ use crate::harness::time::mean_us;
 use crate::harness::{
     Account, Better, Check, Failed, Must, Reading, Repetition, Side, Skip, Work, stat,
 };
-use crate::kernel::{self, Shared};
+use crate::kernel::{self, RobustLock, Shared};
 use common::queue::Queue;
 use ipc_channel::ipc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -34,7 +34,7 @@ pub const HOT: Work = Work {
             &["rtt"],
         ),
         Side::rust("limit:futex", "blocking at once, 5,000 rounds", || {
-            hot(futex_echo()?)
+            hot(futex_echo(LetterBox::put, LetterBox::get)?)
         }),
     ],
     musts: HOT_MUSTS,
@@ -55,7 +55,14 @@ pub const IDLE: Work = Work {
             idle(ipc_echo()?)
         }),
         Side::python("py:mp.Queue", "two queues", "mp_queue.py", &["rtt_idle"]),
-        Side::rust("limit:futex", "blocking at once", || idle(futex_echo()?)),
+        Side::rust("limit:futex", "blocking at once", || {
+            idle(futex_echo(LetterBox::put, LetterBox::get)?)
+        }),
+        Side::rust(
+            "limit:futex+locks",
+            "the same with a robust lock about each put and each get",
+            || idle(futex_echo(LetterBox::put_locked, LetterBox::get_locked)?),
+        ),
     ],
     musts: IDLE_MUSTS,
 };
@@ -174,39 +181,63 @@ struct LetterBoxes {
 struct LetterBox {
     count: AtomicU32,
     message: [AtomicU64; 2],
+    put_end: RobustLock,
+    get_end: RobustLock,
 }
 
 impl LetterBox {
     fn put(&self, count: u32) {
-        self.message
-            .iter()
-            .for_each(|word| word.store(u64::from(count), Ordering::Relaxed));
-        self.count.store(count, Ordering::Release);
+        self.write(count);
         kernel::futex_wake(&self.count);
     }
 
     fn get(&self, count: u32) -> u64 {
+        self.wait(count);
+        self.read()
+    }
+
+    fn put_locked(&self, count: u32) {
+        self.put_end.with(|| self.write(count));
+        kernel::futex_wake(&self.count);
+    }
+
+    fn get_locked(&self, count: u32) -> u64 {
+        self.wait(count);
+        self.get_end.with(|| self.read())
+    }
+
+    fn write(&self, count: u32) {
+        self.message
+            .iter()
+            .for_each(|word| word.store(u64::from(count), Ordering::Relaxed));
+        self.count.store(count, Ordering::Release);
+    }
+
+    fn wait(&self, count: u32) {
         while self.count.load(Ordering::Acquire) != count {
             kernel::futex_wait(&self.count, count.wrapping_sub(1));
         }
+    }
+
+    fn read(&self) -> u64 {
         self.message[1].load(Ordering::Relaxed)
     }
 }
 
-fn futex_echo() -> Result<Echo, Skip> {
+fn futex_echo(put: fn(&LetterBox, u32), get: fn(&LetterBox, u32) -> u64) -> Result<Echo, Skip> {
     let boxes = Shared::<LetterBoxes>::new()?;
     let child = kernel::fork(|| {
         for count in 1.. {
-            boxes.there.get(count);
-            boxes.back.put(count);
+            get(&boxes.there, count);
+            put(&boxes.back, count);
         }
     })?;
     let mut count = 0;
     Ok(Echo::new(5_000, move || {
         let _ = &child;
         count += 1;
-        boxes.there.put(count);
-        assert_eq!(boxes.back.get(count), u64::from(count));
+        put(&boxes.there, count);
+        assert_eq!(get(&boxes.back, count), u64::from(count));
         Ok(())
     }))
 }
