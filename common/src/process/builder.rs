@@ -182,7 +182,8 @@ impl Builder {
 
     /// At most so much CPU time, in whole seconds (rounded up): SIGXCPU ends it then.
     pub fn cpu_time(self, time: Duration) -> Self {
-        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let begun = u64::from(time.subsec_nanos() > 0);
+        let seconds = time.as_secs().saturating_add(begun);
         self.limit(Limit::CpuTime, seconds)
     }
 

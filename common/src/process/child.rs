@@ -10,7 +10,7 @@
 #![allow(unsafe_code)] // An entry in .init_array, and adopting the descriptor put there for us.
 
 use super::builder::{Limit, SetUp, StartMethod};
-use super::error::ChildFailure;
+use super::error::{ChildFailure, remedy};
 use super::packet::{self, Kind};
 use super::start::Streams;
 use super::{lock, registry, sys, wait};
@@ -307,7 +307,7 @@ pub(super) fn rehearse() {
 pub(super) fn run_fork<R: Serialize>(
     this: Arc<CurrentProcess>,
     lifeline: OwnedFd,
-    streams: &Streams<Option<OwnedFd>>,
+    streams: Streams<Option<OwnedFd>>,
     asked: &SetUp,
     f: impl FnOnce() -> R,
 ) -> ! {
@@ -342,9 +342,9 @@ impl Drop for EndsIfUnwound {
     }
 }
 
-/// Puts the standard streams where they belong.
+/// Puts the standard streams where they belong, and nowhere else.
 #[inline]
-fn place_streams(streams: &Streams<Option<OwnedFd>>) -> Result<(), ChildFailure> {
+fn place_streams(streams: Streams<Option<OwnedFd>>) -> Result<(), ChildFailure> {
     for (number, fd) in (0..).zip(streams.each()) {
         if let Some(fd) = fd {
             sys::put_at(fd.as_fd(), number)
@@ -424,8 +424,9 @@ fn report(current: &CurrentProcess, outcome: Result<Vec<u8>, ChildFailure>) -> i
     };
     let sent = packet::send(lifeline.as_fd(), kind, &body, &[]);
     if let (Err(error), Kind::Returned) = (sent, kind) {
-        let reason = format!("its result of {} bytes cannot be sent: {error}", body.len());
-        let failure = codec::encode(&ChildFailure::SetUp(reason)).unwrap_or_default();
+        let (bytes, remedy) = (body.len(), remedy(error));
+        let reason = format!("its result of {bytes} bytes cannot be sent: {error}{remedy}");
+        let failure = codec::encode(&ChildFailure::Unsent(reason)).unwrap_or_default();
         let _ = packet::send(lifeline.as_fd(), Kind::Failed, &failure, &[]);
         return 1;
     }

@@ -134,8 +134,8 @@ pub enum JoinError {
         /// Why.
         error: DecodeError,
     },
-    /// It sent something when it ended, which could not be received.
-    #[error("{process} has ended, but what it sent was not received: {reason}")]
+    /// Its function has run, but what it said when it ended could not be sent or received.
+    #[error("{process} has ended, but what it had to say was not received: {reason}")]
     Unreceived {
         /// Its name.
         process: String,
@@ -187,6 +187,8 @@ fn commonly(signal: i32) -> &'static str {
 pub(super) enum ChildFailure {
     SetUp(String),
     Function(Failure),
+    /// There is a result, which could not be sent.
+    Unsent(String),
 }
 
 impl JoinError {
@@ -200,6 +202,7 @@ impl JoinError {
                 location: panic.location,
             },
             ChildFailure::Function(failure) => JoinError::Function { process, failure },
+            ChildFailure::Unsent(reason) => JoinError::Unreceived { process, reason },
         }
     }
 

@@ -239,17 +239,15 @@ impl Server {
         // The server speaks on the lifeline if the one that took the request has died.
         let both = [self.control.as_fd(), link.ours.as_fd()];
         let ready = wait::readable(&both, Some(Instant::now() + PATIENCE));
-        match ready.map_err(Request::Refused)?.first() {
-            Some(0) => {}
-            Some(_) => return Err(Request::Lost),
+        if ready.map_err(Request::Refused)?.is_empty() {
             // Stopped, perhaps. What it has not answered by now it cannot answer any more, and so
             // it will not call the function.
-            None => drop(shutdown(self.control.as_raw_fd(), Shutdown::Both)),
+            let _ = shutdown(self.control.as_raw_fd(), Shutdown::Both);
         }
-        match packet::receive(self.control.as_fd(), true) {
-            Err(ReceiveError::Os(error)) if error != Errno::ECONNRESET => {
-                Err(Request::Refused(error))
-            }
+        // Even if only the lifeline was ready: the function may have returned already.
+        match packet::receive(self.control.as_fd(), false) {
+            Err(ReceiveError::Os(Errno::ECONNRESET | Errno::EAGAIN)) => Err(Request::Lost),
+            Err(ReceiveError::Os(error)) => Err(Request::Refused(error)),
             Err(_) => Err(Request::Lost),
             Ok(Packet {
                 kind: Kind::Forked,

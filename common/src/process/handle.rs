@@ -222,7 +222,8 @@ impl<R: DeserializeOwned> Process<R> {
         }
     }
 
-    /// As [`join`](Self::join) without waiting; `None` if it still runs.
+    /// As [`join`](Self::join) without waiting; `None` if it still runs. (For its fork server to
+    /// tell how it ended, see [`join_timeout`](Self::join_timeout).)
     pub fn try_join(&self) -> Option<Result<R, JoinError>> {
         self.join_timeout(Duration::ZERO)
     }
@@ -242,7 +243,9 @@ impl<R: DeserializeOwned> Process<R> {
         if let Ok(pidfd) = self.child.pidfd().try_clone_to_owned() {
             let _ = reactor::readable(pidfd).await;
         }
-        self.join()
+        self.child.wait_until(None)?;
+        // An executor's thread is not to wait long for a fork server that is stopped.
+        self.outcome(Some(soon()))
     }
 }
 

@@ -62,9 +62,9 @@ struct Ending {
     server_says: Option<Arc<OwnedFd>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Outcome {
-    Returned(Vec<u8>),
+    Returned(Arc<Vec<u8>>),
     Failed(ChildFailure),
     /// Something arrived that this process could not take.
     Unreceived(String),
@@ -222,23 +222,20 @@ impl Child {
         decode: impl FnOnce(&[u8]) -> Result<R, JoinError>,
     ) -> Result<R, JoinError> {
         let process = || self.name.clone();
-        match &*lock(&self.state) {
+        let outcome = match &*lock(&self.state) {
             State::Running(_) => return Err(JoinError::NotOwner { process: process() }),
-            State::Ended(ending) => match &ending.outcome {
-                Some(Outcome::Returned(bytes)) => return decode(bytes),
-                Some(Outcome::Failed(failure)) => {
-                    return Err(JoinError::of_failure(&self.name, failure));
-                }
-                Some(Outcome::Unreceived(reason)) => {
-                    return Err(JoinError::Unreceived {
-                        process: process(),
-                        reason: reason.clone(),
-                    });
-                }
-                None => {}
-            },
+            State::Ended(ending) => ending.outcome.clone(),
+        };
+        // Without the lock: decoding is the program's code, which may ask for this process.
+        match outcome {
+            Some(Outcome::Returned(bytes)) => decode(&bytes),
+            Some(Outcome::Failed(failure)) => Err(JoinError::of_failure(&self.name, &failure)),
+            Some(Outcome::Unreceived(reason)) => Err(JoinError::Unreceived {
+                process: process(),
+                reason,
+            }),
+            None => Err(JoinError::of_status(&self.name, self.exit_status(deadline))),
         }
-        Err(JoinError::of_status(&self.name, self.exit_status(deadline)))
     }
 
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -248,8 +245,11 @@ impl Child {
         }
     }
 
-    /// Takes the deadly signal off its lifeline.
+    /// Takes the deadly signal off its lifeline, if it is this process's child.
     pub(super) fn detach(&self) {
+        if !self.is_ours() {
+            return;
+        }
         // The child arms its lifeline as its first act; only after that can it be disarmed.
         while !self.has_ended() {
             if let State::Running(Some(link)) = &*lock(&self.state)
@@ -296,12 +296,13 @@ impl Ending {
 
     fn take(&mut self, packet: Packet) {
         match packet.kind {
-            Kind::Returned => self.outcome = Some(Outcome::Returned(packet.body)),
+            Kind::Returned => self.outcome = Some(Outcome::Returned(Arc::new(packet.body))),
             Kind::Failed => {
-                let failure = codec::decode(&packet.body).unwrap_or_else(|error| {
-                    ChildFailure::SetUp(format!("its report is unreadable: {error}"))
-                });
-                self.outcome = Some(Outcome::Failed(failure));
+                let failure = codec::decode(&packet.body);
+                self.outcome = Some(failure.map_or_else(
+                    |error| Outcome::Unreceived(format!("its report is unreadable: {error}")),
+                    Outcome::Failed,
+                ));
             }
             Kind::Ended => {
                 self.status = codec::decode(&packet.body).ok().map(ExitStatus::from_raw);

@@ -321,9 +321,10 @@ where
         Err(error) => Err(os_error(&start.name, "fork")(error)),
         Ok(ForkResult::Parent { child }) => adopt(start, child, None, Reaper::Parent),
         Ok(ForkResult::Child) => {
-            // The parent's end would keep this process alive without the parent.
-            drop(start.link.ours);
-            child::run_fork(newborn, start.link.theirs, &start.streams, &start.set_up, f)
+            // The parent's ends are the parent's alone: here they would keep this process alive
+            // without it, and its own input from ending.
+            drop((start.link.ours, start.pipes));
+            child::run_fork(newborn, start.link.theirs, start.streams, &start.set_up, f)
         }
     }
 }

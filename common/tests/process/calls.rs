@@ -76,6 +76,34 @@ fn large_arguments_and_results_block_nobody() {
 }
 
 #[test]
+fn a_result_that_cannot_be_sent_is_not_taken_for_a_call_that_was_not_made() {
+    isolated(|| {
+        for method in METHODS {
+            // A long result goes as a file.
+            let builder = Process::builder().start_method(method).open_files(4);
+            let process = builder.spawn(|| vec![1u8; 5000], ()).unwrap();
+            let error = process.join().unwrap_err();
+            assert!(matches!(error, JoinError::Unreceived { .. }), "{error}");
+            assert!(error.to_string().contains("ulimit -n"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_result_may_look_at_the_processes_while_it_is_read() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Curious(#[serde(deserialize_with = "look")] usize);
+    fn look<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+        let number = usize::deserialize(deserializer)?;
+        Ok(number + process::active_children().len())
+    }
+    isolated(|| {
+        let process = Process::spawn(|| Curious(7), ()).unwrap();
+        assert_eq!(process.join().unwrap(), Curious(7));
+    });
+}
+
+#[test]
 fn arguments_are_not_kept() {
     isolated(|| {
         // P-023, P-026

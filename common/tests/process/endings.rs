@@ -2,6 +2,7 @@
 
 use super::{FOREVER, nap, sleeper};
 use common::process::{self, JoinError, Process, StartMethod, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use testkit::{METHODS, isolated};
 
@@ -136,6 +137,19 @@ fn threads_of_the_function_are_not_waited_for() {
             (),
         );
         assert_eq!(process.unwrap().join().unwrap(), 5);
+    });
+}
+
+#[test]
+fn an_inherited_handle_detaches_nobody() {
+    static SLEEPER: Mutex<Option<Process<()>>> = Mutex::new(None);
+    isolated(|| {
+        *SLEEPER.lock().unwrap() = Some(sleeper(StartMethod::Spawn));
+        let detach = || SLEEPER.lock().unwrap().take().unwrap().detach();
+        process::fork(detach).unwrap().join().unwrap();
+        let sleeper = SLEEPER.lock().unwrap().take().unwrap();
+        sleeper.kill().unwrap();
+        assert!(sleeper.join().is_err());
     });
 }
 

@@ -1,7 +1,7 @@
 //! What a process is started with: streams, environment, directory, limits.
 
 use common::process::{JoinError, Process, SpawnError, StartMethod, Stdio};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::time::Duration;
 use testkit::{METHODS, isolated};
 
@@ -81,6 +81,35 @@ fn a_conversation_through_pipes() {
 }
 
 #[test]
+fn a_pipes_end_is_seen_on_both_sides() {
+    fn until_nobody_reads() -> bool {
+        let mut all = String::new();
+        std::io::stdin().read_to_string(&mut all).unwrap();
+        assert_eq!(all, "to the end");
+        let line = [b'x'; 1000];
+        let error = std::iter::repeat_with(|| std::io::stdout().write_all(&line))
+            .find_map(Result::err)
+            .unwrap();
+        error.kind() == std::io::ErrorKind::BrokenPipe
+    }
+    isolated(|| {
+        for method in METHODS {
+            let mut process = Process::builder()
+                .start_method(method)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn(until_nobody_reads, ())
+                .unwrap();
+            drop(process.stdout.take());
+            let mut stdin = process.stdin.take().unwrap();
+            stdin.write_all(b"to the end").unwrap();
+            drop(stdin);
+            assert!(process.join().unwrap(), "{method:?}");
+        }
+    });
+}
+
+#[test]
 fn a_fork_server_child_sees_what_the_caller_sees_now() {
     isolated(|| {
         let look = || {
@@ -107,6 +136,8 @@ fn a_fork_server_child_sees_what_the_caller_sees_now() {
 #[test]
 fn limits_hold() {
     isolated(|| {
+        let endless = Process::builder().cpu_time(Duration::MAX);
+        endless.spawn(|| (), ()).unwrap().join().unwrap();
         for method in METHODS {
             let builder = || {
                 Process::builder()
