@@ -8,6 +8,7 @@
 
 use super::endpoint::Endpoint;
 use super::error::CallError;
+use super::fork;
 use super::method::{Method, Value, wrong_type};
 use crate::panic::{self, Panic};
 use std::cell::RefCell;
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Everything the server has.
 pub(super) struct Objects {
+    /// Which process serves them: a fork of it has a copy that is nobody's.
+    generation: u32,
     endpoint: Arc<Endpoint>,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -68,6 +71,7 @@ thread_local! {
 /// Makes this thread the server's.
 pub(super) fn install(endpoint: Arc<Endpoint>, grace: Duration) {
     OBJECTS.set(Some(Objects {
+        generation: fork::generation(),
         endpoint,
         slots: Vec::new(),
         free: Vec::new(),
@@ -80,12 +84,13 @@ pub(super) fn install(endpoint: Arc<Endpoint>, grace: Duration) {
     }));
 }
 
-/// Lets `f` look at the table if this is the server's thread. `f` must run no foreign code: no
-/// function, destructor or serialiser of a value.
+/// Lets `f` look at the table if this is the server's thread; a fork of the server is not. `f` must
+/// run no foreign code: no function, destructor or serialiser of a value.
 pub(super) fn with<R>(f: impl FnOnce(&mut Objects) -> R) -> Option<R> {
     let run = |objects: &RefCell<Option<Objects>>| {
         let mut objects = objects.try_borrow_mut().ok()?;
-        objects.as_mut().map(f)
+        let ours = |objects: &&mut Objects| objects.generation == fork::generation();
+        objects.as_mut().filter(ours).map(f)
     };
     OBJECTS.try_with(run).ok().flatten()
 }

@@ -3,9 +3,11 @@
 use crate::eventually;
 use common::Process;
 use common::codec::{decode, encode};
-use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy};
-use common::process;
+use common::manager::{CallError, EventProxy, Hosted, ListProxy, Manager, PoolProxy, Proxy};
+use common::pool::Pool;
+use common::process::{self, StartMethod};
 use common::queue::Queue;
+use common::sync::Event;
 use futures::executor::block_on;
 use std::time::Duration;
 use testkit::isolated;
@@ -217,12 +219,47 @@ fn a_forked_child_uses_what_it_inherits() {
     });
 }
 
+/// What a function of the manager starts by a fork has a copy of the manager's memory.
+#[test]
+fn a_fork_of_the_manager_changes_the_managers_own_values() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        // A proxy that the manager itself held when it was forked.
+        let value = manager.host(1u64).unwrap();
+        type Parent = (Proxy<u64>, Option<Process<u64>>);
+        let parent = |value: Proxy<u64>| -> Parent { (value, None) };
+        let parent = manager.host_with(parent, (value.clone(),)).unwrap();
+        let fork = |parent: &mut Parent| {
+            let add = || {
+                parent.0.call(add, (10,)).unwrap();
+                parent.0.call(get, ()).unwrap()
+            };
+            parent.1 = Some(process::fork(add).unwrap());
+        };
+        parent.call(fork, ()).unwrap();
+        eventually("it is added", || value.call(get, ()).unwrap() == 11);
+
+        // One that was sent to the fork.
+        let list = manager.list_of([1u8]).unwrap();
+        let pool = || {
+            let pool = Pool::builder().start_method(StartMethod::Fork);
+            pool.workers(1).build().unwrap()
+        };
+        let pool = PoolProxy::from_proxy(manager.host_with(pool, ()).unwrap());
+        let append = |list: ListProxy<u8>| {
+            list.append(2).unwrap();
+            list.len().unwrap()
+        };
+        assert_eq!(pool.apply(append, (list.clone(),)).unwrap(), Ok(2));
+        assert_eq!(list.len().unwrap(), 2);
+    });
+}
+
 #[test]
 fn abandoned_answers_give_back_what_they_grant() {
     isolated(|| {
         let manager = Manager::new().unwrap();
         let list: ListProxy<Proxy<u64>> = manager.list().unwrap();
-        use common::manager::Hosted;
         for i in 0..100 {
             list.append(manager.host(i).unwrap()).unwrap();
             let pop = |list: &mut Vec<Proxy<u64>>| list.pop();
