@@ -61,6 +61,8 @@ struct Held {
     handles: u64,
     /// Holds that the server counts for us.
     granted: u64,
+    /// One of each is for what this process inherited when it was forked.
+    inherited: bool,
 }
 
 /// Why a connection works no more.
@@ -292,11 +294,14 @@ impl Connection {
 
     /// One handle more in this process, made from a proxy that arrived with this ticket.
     pub(super) fn claim(&self, object: u64, ticket: u64) {
-        let mut state = self.lock();
+        self.claim_in(&mut self.lock(), object, ticket);
+    }
+
+    fn claim_in(&self, state: &mut State, object: u64, ticket: u64) {
         let held = state.held.entry(object).or_default();
         held.handles += 1;
         held.granted += 1;
-        self.tell(&mut state, Kind::Claim, object, ticket);
+        self.tell(state, Kind::Claim, object, ticket);
     }
 
     /// One handle more, if this process has one already.
@@ -308,9 +313,10 @@ impl Connection {
 
     /// After a fork: the child holds what its parent's proxies stand for, for good.
     pub(super) fn inherit(&self, object: u64) {
-        let known = self.lock().held.contains_key(&object);
-        if !known {
-            self.claim(object, 0);
+        let mut state = self.lock();
+        let held = state.held.entry(object).or_default();
+        if !std::mem::replace(&mut held.inherited, true) {
+            self.claim_in(&mut state, object, 0);
         }
     }
 

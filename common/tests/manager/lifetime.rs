@@ -219,6 +219,31 @@ fn a_forked_child_uses_what_it_inherits() {
     });
 }
 
+#[test]
+fn a_forked_child_holds_what_it_inherits_beside_what_it_is_sent() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(1u64).unwrap();
+        let sent = encode(&value).unwrap();
+        let (used, gone) = (Event::new().unwrap(), Event::new().unwrap());
+        let child = process::fork(|| {
+            let other: Proxy<u64> = decode(&sent).unwrap();
+            value.call(add, (1,)).unwrap();
+            drop(other);
+            used.set();
+            gone.wait();
+            value.call(get, ())
+        });
+        used.wait();
+        drop(value);
+        // One process's messages stay in order: its hold is over when this is answered.
+        assert_eq!(manager.count().unwrap(), 1);
+        gone.set();
+        assert_eq!(child.unwrap().join().unwrap(), Ok(2));
+        eventually("the value is dropped", || manager.count().unwrap() == 0);
+    });
+}
+
 /// What a function of the manager starts by a fork has a copy of the manager's memory.
 #[test]
 fn a_fork_of_the_manager_changes_the_managers_own_values() {
