@@ -2,8 +2,12 @@
 //!
 //! `notify` hands out permits under the lock, as many as there are waiters at most, and a waiter
 //! may take one that was handed out after it came. So a notify wakes exactly as many as it says,
-//! and none is lost if a waiter's time runs out, or it is killed. (One that was killed stays
-//! counted: a later notify may wake one more for it than it says.)
+//! and none is lost if a waiter's time runs out, or it is killed. (One that was killed, or did not
+//! get the mutex back in time, stays counted: a later notify may wake one more for it than it says.)
+//!
+//! There are never more permits than waiters, whoever is killed between two stores: what is left
+//! over would be subtracted from every later notify. So permits and epoch change in one store, and
+//! a waiter gives its permit back before it goes.
 
 #![allow(unsafe_code)] // A marker.
 
@@ -14,8 +18,8 @@ use crate::deadline::Deadline;
 use crate::shm::{Shared, ShmError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 /// A condition on a [`Mutex`]'s value that processes wait for. One mutex goes with it; a mutex may
@@ -42,15 +46,40 @@ pub struct Condvar(Object<State>);
 struct State {
     signal: Signal,
     waiters: AtomicU32,
-    permits: AtomicU32,
-    /// Grows with each notify.
-    epoch: AtomicU32,
+    /// [`Given`].
+    given: AtomicU64,
 }
 
 // SAFETY: atomics only.
 unsafe impl Shared for State {}
 impl Kind for State {
-    const MAGIC: u64 = 0x6d70_2d63_6f6e_6402;
+    const MAGIC: u64 = 0x6d70_2d63_6f6e_6403;
+}
+
+/// What was handed out, in one word.
+#[derive(Clone, Copy)]
+struct Given {
+    /// Grows with each notify.
+    epoch: u32,
+    /// Not taken yet.
+    permits: u32,
+}
+
+impl Given {
+    fn load(word: &AtomicU64) -> Given {
+        let bits = word.load(SeqCst);
+        Given {
+            epoch: (bits >> 32) as u32,
+            permits: bits as u32,
+        }
+    }
+
+    fn store(self, word: &AtomicU64) {
+        word.store(
+            u64::from(self.epoch) << 32 | u64::from(self.permits),
+            SeqCst,
+        );
+    }
 }
 
 impl Condvar {
@@ -72,12 +101,12 @@ impl Condvar {
         &self,
         guard: MutexGuard<'a, T>,
     ) -> Result<MutexGuard<'a, T>, MutexError> {
-        self.wait_until(guard, Deadline::Never)
+        self.wait_until(guard, Deadline::Never, Deadline::Never)
             .map(|(guard, _)| guard)
     }
 
     /// As [`Condvar::wait`], at most for `timeout`; says whether it was notified. (The mutex is
-    /// waited for beyond that.)
+    /// waited for beyond that, unlike with [`Condvar::wait_within`].)
     ///
     /// # Errors
     ///
@@ -87,7 +116,22 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> Result<(MutexGuard<'a, T>, bool), MutexError> {
-        self.wait_until(guard, Deadline::after(timeout))
+        self.wait_until(guard, Deadline::after(timeout), Deadline::Never)
+    }
+
+    /// As [`Condvar::wait_timeout`], with the waiting for the mutex included. One that another
+    /// process holds when the time is over is given up after 10 ms.
+    ///
+    /// # Errors
+    ///
+    /// As [`Condvar::wait`], and [`MutexError::Locked`]: then the mutex is not held here any more.
+    pub fn wait_within<'a, T: Serialize + DeserializeOwned>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> Result<(MutexGuard<'a, T>, bool), MutexError> {
+        let deadline = Deadline::after(timeout);
+        self.wait_until(guard, deadline, deadline)
     }
 
     /// Waits as long as `condition` holds. Python's `wait_for` the other way round.
@@ -122,7 +166,7 @@ impl Condvar {
             if deadline.passed() {
                 return Ok((guard, false));
             }
-            (guard, _) = self.wait_until(guard, deadline)?;
+            (guard, _) = self.wait_until(guard, deadline, Deadline::Never)?;
         }
         Ok((guard, true))
     }
@@ -151,11 +195,15 @@ impl Condvar {
     ) -> Result<(), MutexError> {
         guard.store()?;
         let state = self.0.get();
-        let (waiters, permits) = (state.waiters.load(SeqCst), state.permits.load(SeqCst));
-        let more = count.min(waiters.saturating_sub(permits));
+        let (waiters, given) = (state.waiters.load(SeqCst), Given::load(&state.given));
+        let more = count.min(waiters.saturating_sub(given.permits));
         if more > 0 {
-            state.permits.store(permits.saturating_add(more), SeqCst);
-            state.epoch.fetch_add(1, SeqCst);
+            let given = Given {
+                epoch: given.epoch.wrapping_add(1),
+                permits: given.permits.saturating_add(more),
+            };
+            given.store(&state.given);
+            step("notify: given");
             // All, because nobody knows which of them may take one; the others sleep on.
             state.signal.wake(u32::MAX);
         }
@@ -178,28 +226,158 @@ impl Condvar {
         &self,
         mut guard: MutexGuard<'a, T>,
         deadline: Deadline,
+        lock_deadline: Deadline,
     ) -> Result<(MutexGuard<'a, T>, bool), MutexError> {
         guard.store()?;
         // The mutex outlives the guard.
         let mutex: &'a Mutex<T> = guard.mutex_of();
         let state = self.0.get();
-        let came = state.epoch.load(SeqCst);
+        let came = Given::load(&state.given).epoch;
         state.waiters.fetch_add(1, SeqCst);
         loop {
             let ticket = state.signal.prepare();
             drop(guard);
             state.signal.sleep(ticket, deadline.at_most(SLICE));
-            guard = mutex.lock()?;
-            let permits = state.permits.load(SeqCst);
-            let notified = permits > 0 && state.epoch.load(SeqCst) != came;
+            guard = mutex.lock_until(match lock_deadline.passed() {
+                true => Deadline::Now,
+                false => lock_deadline,
+            })?;
+            let given = Given::load(&state.given);
+            let notified = given.permits > 0 && given.epoch != came;
             if notified || deadline.passed() {
+                if notified {
+                    let permits = given.permits - 1;
+                    Given { permits, ..given }.store(&state.given);
+                    step("wait: permit taken");
+                }
                 let waiters = state.waiters.load(SeqCst);
                 state.waiters.store(waiters.saturating_sub(1), SeqCst);
-                if notified {
-                    state.permits.store(permits - 1, SeqCst);
-                }
                 return Ok((guard, notified));
             }
         }
+    }
+}
+
+#[cfg(not(test))]
+#[inline]
+fn step(_: &'static str) {}
+
+#[cfg(test)]
+use tests::step;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{self, Process};
+    use crate::sync::Event;
+    use std::cell::Cell;
+    use std::thread;
+    use std::time::Instant;
+    use testkit::isolated;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    thread_local! {
+        static LAST: Cell<&'static str> = const { Cell::new("") };
+    }
+
+    /// The steps come here; this process dies at the last one.
+    pub(super) fn step(name: &'static str) {
+        if LAST.get() == name {
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+    }
+
+    /// A process that does this until it comes to `last`.
+    fn killed_at(last: &'static str, f: impl FnOnce()) -> Process<()> {
+        let kill = || {
+            LAST.set(last);
+            f();
+        };
+        process::fork(kill).unwrap()
+    }
+
+    fn until_waiting(condvar: &Condvar, waiters: u32) {
+        let end = Instant::now() + LONG;
+        while condvar.0.get().waiters.load(SeqCst) != waiters {
+            assert!(Instant::now() < end, "it does not come");
+            thread::yield_now();
+        }
+    }
+
+    /// Whether one who waits is woken, when `waiters` with it are counted.
+    fn wakes(mutex: &Mutex<()>, condvar: &Condvar, waiters: u32) -> bool {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                until_waiting(condvar, waiters);
+                condvar.notify_one(&mut mutex.lock().unwrap()).unwrap();
+            });
+            let waited = condvar.wait_timeout(mutex.lock().unwrap(), LONG);
+            waited.unwrap().1
+        })
+    }
+
+    fn pair() -> (Mutex<()>, Condvar) {
+        (Mutex::new(()).unwrap(), Condvar::new().unwrap())
+    }
+
+    #[test]
+    fn a_notifier_killed_half_way_leaves_the_condition_usable() {
+        isolated(|| {
+            let (mutex, condvar) = pair();
+            let notifier = killed_at("notify: given", || {
+                until_waiting(&condvar, 1);
+                condvar.notify_one(&mut mutex.lock().unwrap()).unwrap();
+            });
+            // It was notified, if not woken.
+            let waited = condvar.wait_timeout(mutex.lock().unwrap(), LONG);
+            assert!(waited.unwrap().1);
+            assert!(notifier.join().is_err());
+            assert!(wakes(&mutex, &condvar, 1));
+        });
+    }
+
+    #[test]
+    fn a_waiter_killed_half_way_leaves_the_condition_usable() {
+        isolated(|| {
+            let (mutex, condvar) = pair();
+            let waiter = killed_at("wait: permit taken", || {
+                let _ = condvar.wait_timeout(mutex.lock().unwrap(), LONG);
+            });
+            until_waiting(&condvar, 1);
+            condvar.notify_all(&mut mutex.lock().unwrap()).unwrap();
+            assert!(waiter.join().is_err());
+            assert!(wakes(&mutex, &condvar, 2));
+            assert!(wakes(&mutex, &condvar, 2));
+        });
+    }
+
+    #[test]
+    fn a_wait_can_be_limited_as_a_whole() {
+        let ((mutex, condvar), soon) = (pair(), Duration::from_millis(20));
+        let waited = condvar.wait_within(mutex.lock().unwrap(), soon);
+        assert!(!waited.unwrap().1);
+        let waited = Event::new().unwrap();
+        thread::scope(|scope| {
+            let mut guard = mutex.lock().unwrap();
+            scope.spawn(|| {
+                // Had while the other one waits.
+                let _held = mutex.lock().unwrap();
+                assert!(waited.wait_timeout(LONG));
+            });
+            let start = Instant::now();
+            // It may take some waits until the other one has come.
+            let error = loop {
+                assert!(start.elapsed() < LONG / 2);
+                match condvar.wait_within(guard, soon) {
+                    Ok((again, _)) => guard = again,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error, MutexError::Locked);
+            waited.set();
+        });
+        // One more is counted, which does no harm.
+        assert!(wakes(&mutex, &condvar, 2));
     }
 }
