@@ -168,7 +168,10 @@ impl Mapping {
     }
 
     fn allocate(&self, from: usize, to: usize) -> Result<(), ShmError> {
-        let (offset, bytes) = (from as libc::off_t, to.saturating_sub(from));
+        if to <= from {
+            return Ok(()); // Another thread was faster.
+        }
+        let (offset, bytes) = (from as libc::off_t, to - from);
         loop {
             match nix::fcntl::posix_fallocate(&self.file, offset, bytes as libc::off_t) {
                 Ok(()) => break,

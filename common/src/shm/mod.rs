@@ -96,8 +96,10 @@ impl Segment {
             })?;
         registry::sweep();
         let owner = Owner::current();
-        let (memory, name) = create(total, || owner.name())?;
-        Mapping::created(memory, name, bytes).map(registry::add)
+        registry::create(|| {
+            let (memory, name) = create(total, || owner.name())?;
+            Mapping::created(memory, name, bytes)
+        })
     }
 
     /// Opens a segment by its [`name`](Segment::name). In a process that has it open already this

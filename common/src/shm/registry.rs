@@ -1,11 +1,12 @@
 //! What this process has open, what it still has to unlink, and what dead processes left.
 
 use super::mapping::{Mapping, unlink};
-use super::{Owner, Segment, name};
+use super::{Owner, Segment, ShmError, name};
 use std::collections::{HashMap, HashSet};
 use std::mem::{self, ManuallyDrop};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, PoisonError, Weak};
-use std::{fs, process};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, PoisonError, TryLockError, Weak};
+use std::time::Duration;
+use std::{fs, process, thread};
 
 #[derive(Default)]
 struct Registry {
@@ -16,6 +17,8 @@ struct Registry {
     owned: HashSet<String>,
     /// Created here and not held here any more, but needed by others when they were dropped.
     parked: Vec<Mapping>,
+    /// The process ends: what is created from here on is unlinked at once.
+    ended: bool,
 }
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
@@ -27,8 +30,22 @@ fn registry() -> MutexGuard<'static, Registry> {
         registry.pid = process::id();
         registry.owned.clear();
         registry.parked.clear();
+        registry.ended = false;
     }
     registry
+}
+
+/// The registry, if it is to be had within about 100 ms: other threads may be in it, but one that
+/// is ended by `exit` in the middle of something must not hang it.
+fn registry_soon() -> Option<MutexGuard<'static, Registry>> {
+    for _ in 0..100 {
+        match REGISTRY.try_lock() {
+            Ok(registry) => return Some(registry),
+            Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    None
 }
 
 /// The segment of this name if this process has it open.
@@ -36,28 +53,38 @@ pub(super) fn find(name: &str) -> Option<Segment> {
     registry().find(name)
 }
 
-/// Notes a new mapping. Should another thread have opened the same one meanwhile, gives that.
+/// Notes a mapping that was opened. Should another thread have opened the same one meanwhile, gives
+/// that.
 pub(super) fn add(mapping: Mapping) -> Segment {
     let mut registry = registry();
-    if let Some(segment) = registry.find(&mapping.name) {
-        return segment;
+    match registry.find(&mapping.name) {
+        Some(segment) => segment,
+        None => registry.insert(mapping),
     }
-    if mapping.creator.is_some() {
+}
+
+/// Makes a segment. Under the lock, so that the end of the process knows of each that there is.
+pub(super) fn create(
+    make: impl FnOnce() -> Result<Mapping, ShmError>,
+) -> Result<Segment, ShmError> {
+    let mut registry = registry();
+    let mapping = make()?;
+    if registry.ended {
+        let _ = unlink(&mapping.name);
+    } else {
         unlink_at_exit();
         registry.owned.insert(mapping.name.clone());
     }
-    let mapping = Arc::new(mapping);
-    registry
-        .open
-        .insert(mapping.name.clone(), Arc::downgrade(&mapping));
-    Segment(ManuallyDrop::new(mapping))
+    Ok(registry.insert(mapping))
 }
 
 /// The last handle of this process is gone.
 pub(super) fn remove(mapping: Mapping) {
     let mut registry = registry();
-    // Unless it has been opened anew under the same name just now.
-    if registry.find(&mapping.name).is_none() {
+    // Unless it has been opened anew under the same name just now. (A handle on that, made here to
+    // see, could turn out to be the last one and come here as well.)
+    let open = registry.open.get(&mapping.name);
+    if open.is_some_and(|weak| weak.strong_count() == 0) {
         registry.open.remove(&mapping.name);
     }
     if mapping.creator == Some(process::id()) && registry.owned.contains(&mapping.name) {
@@ -93,11 +120,11 @@ pub(super) fn sweep() {
 
 /// Unlinks all that this process has created.
 pub(super) fn unlink_owned() {
-    // A thread that is ended by `exit` in the middle of something must not hang it.
-    let Ok(mut registry) = REGISTRY.try_lock() else {
+    let Some(mut registry) = registry_soon() else {
         return;
     };
     if registry.pid == process::id() {
+        registry.ended = true;
         for name in mem::take(&mut registry.owned) {
             let _ = unlink(&name);
         }
@@ -108,6 +135,13 @@ impl Registry {
     fn find(&self, name: &str) -> Option<Segment> {
         let mapping = self.open.get(name)?.upgrade()?;
         Some(Segment(ManuallyDrop::new(mapping)))
+    }
+
+    fn insert(&mut self, mapping: Mapping) -> Segment {
+        let mapping = Arc::new(mapping);
+        let weak = Arc::downgrade(&mapping);
+        self.open.insert(mapping.name.clone(), weak);
+        Segment(ManuallyDrop::new(mapping))
     }
 
     fn unlink_unneeded(&mut self) {
@@ -136,4 +170,34 @@ fn unlink_at_exit() {
         // it that can fail is ignored.
         unsafe { libc::atexit(at_exit) };
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{file_of, forked};
+    use super::*;
+    use std::sync::mpsc;
+    use testkit::isolated;
+
+    #[test]
+    fn an_end_while_another_thread_is_in_here_leaves_nothing() {
+        isolated(|| {
+            // A process to end, with one thread at first.
+            forked(|| {
+                let segment = Segment::create(1).unwrap();
+                let (inside, is_inside) = mpsc::channel();
+                thread::spawn(move || {
+                    let _registry = registry();
+                    inside.send(()).unwrap();
+                    thread::sleep(Duration::from_millis(5));
+                });
+                is_inside.recv().unwrap();
+                unlink_owned();
+                // The other thread may go on until the very end.
+                let late = Segment::create(1).unwrap();
+                late.write(0, &[7]).unwrap();
+                !file_of(&segment).exists() && !file_of(&late).exists()
+            });
+        });
+    }
 }

@@ -2,12 +2,12 @@ use super::*;
 use std::io;
 use std::path::PathBuf;
 
-fn file_of(segment: &Segment) -> PathBuf {
+pub(super) fn file_of(segment: &Segment) -> PathBuf {
     name::path(segment.name()).unwrap()
 }
 
 /// Runs `f` in a forked child, which ends without running anything of this process's.
-fn forked(f: impl FnOnce() -> bool) {
+pub(super) fn forked(f: impl FnOnce() -> bool) {
     // SAFETY: the child calls nothing that another thread of the test could hold a lock of,
     // besides the allocator, which glibc makes usable after fork.
     let pid = unsafe { libc::fork() };
@@ -185,4 +185,12 @@ fn memory_comes_as_it_is_used() {
     assert!(used() <= 2 << 20);
     segment.write(10 << 20, b"x").unwrap();
     assert!((10 << 20..13 << 20).contains(&used()), "{}", used());
+}
+
+#[test]
+fn what_another_thread_has_reserved_meanwhile_is_there() {
+    let segment = Segment::create(1 << 20).unwrap();
+    segment.reserve(1 << 20).unwrap();
+    // A thread comes here that has seen less.
+    assert_eq!(segment.0.reserve_to(1), Ok(()));
 }
