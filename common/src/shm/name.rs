@@ -65,12 +65,24 @@ impl Owner {
 
     /// Whether it is certain that the process has ended.
     pub(crate) fn is_dead(self) -> bool {
-        if self.namespace != namespace() || self.pid == process::id() || !proc_is_mounted() {
+        // Time 0 says that it was not known when the name was made.
+        if self.started == 0 || self.namespace != namespace() {
             return false;
         }
-        // Time 0 says that it was not known when the name was made. Who cannot look, because it has
-        // no descriptor left perhaps, does not know.
-        self.started != 0 && started(self.pid).is_ok_and(|time| time != Some(self.started))
+        // The first process of a container has the same id each time the container starts.
+        if self.pid == process::id() {
+            let now = Owner::current().started;
+            return now != 0 && now != self.started;
+        }
+        // Who cannot look, because it has no descriptor left perhaps, does not know.
+        proc_is_mounted() && started(self.pid).is_ok_and(|time| time != Some(self.started))
+    }
+
+    /// One that had the same id before.
+    #[cfg(test)]
+    pub(super) fn earlier(self) -> Owner {
+        let started = self.started - 1;
+        Owner { started, ..self }
     }
 
     /// A new name of a segment of this process.
@@ -167,6 +179,16 @@ mod tests {
         assert!(earlier.is_dead(), "init has another start time");
         earlier.namespace += 1;
         assert!(!earlier.is_dead(), "nothing is known of other namespaces");
+    }
+
+    #[test]
+    fn this_processs_id_may_have_been_anothers() {
+        let me = Owner::current();
+        assert!(me.earlier().is_dead());
+        let unknown = Owner { started: 0, ..me };
+        assert!(!unknown.is_dead(), "it was not known when it started");
+        assert!(Owner::stamp_is_dead(me.earlier().stamp()));
+        assert!(!Owner::stamp_is_dead(me.stamp()));
     }
 
     #[test]

@@ -194,3 +194,13 @@ fn what_another_thread_has_reserved_meanwhile_is_there() {
     // A thread comes here that has seen less.
     assert_eq!(segment.0.reserve_to(1), Ok(()));
 }
+
+#[test]
+fn what_an_earlier_process_with_this_id_left_is_swept() {
+    // As in a container that is started again with the same /dev/shm.
+    let name = Owner::current().earlier().name();
+    let path = name::path(&name).unwrap();
+    std::fs::write(&path, [0; 100]).unwrap();
+    let segment = Segment::create(1).unwrap();
+    assert!(!path.exists() && file_of(&segment).exists());
+}
