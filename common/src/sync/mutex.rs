@@ -48,7 +48,9 @@ pub struct MutexGuard<'a, T: Serialize> {
     value: T,
     changed: bool,
     holder_died: bool,
-    _guard: RobustGuard<'a>,
+    /// Whether a panic went on already when it was locked.
+    panicking: bool,
+    guard: RobustGuard<'a>,
     /// Even if the guard is forgotten: the C library's list of this thread's locks leads there.
     _mapped: Object<State>,
 }
@@ -200,7 +202,8 @@ impl<T: Serialize + DeserializeOwned> Mutex<T> {
             mutex: self,
             changed: false,
             holder_died,
-            _guard: guard,
+            panicking: thread::panicking(),
+            guard,
             _mapped: self.object.clone(),
         })
     }
@@ -302,7 +305,7 @@ impl<'a, T: Serialize> MutexGuard<'a, T> {
         if !std::mem::take(&mut self.changed) {
             return Ok(());
         }
-        match self.mutex.state().mutex.is_held_here() {
+        match self.guard.is_held_here() {
             true => self.mutex.store(&self.value),
             false => Err(MutexError::Locked),
         }
@@ -326,13 +329,17 @@ impl<T: Serialize> DerefMut for MutexGuard<'_, T> {
 
 /// # Panics
 ///
-/// If the changed value cannot be stored: it does not fit (see [`MutexGuard::store`]).
+/// If the changed value cannot be stored: it does not fit (see [`MutexGuard::store`]). Not in a
+/// destructor while a panic goes on.
 impl<T: Serialize> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
-        // A panic in the middle of a change undoes it; a fork's copy of the guard changes nothing.
-        if !thread::panicking()
+        // A panic in the middle of a change undoes it; one that went on already, while destructors
+        // run, does not. A fork's copy of the guard changes nothing.
+        let interrupted = thread::panicking() && !self.panicking;
+        if !interrupted
             && let Err(error) = self.store()
             && error != MutexError::Locked
+            && !thread::panicking()
         {
             panic!("the changed value was not stored: {error}");
         }

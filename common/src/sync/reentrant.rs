@@ -60,6 +60,8 @@ pub struct ReentrantGuard<'a> {
     /// A handle, so that the lock stays mapped even if the guard is forgotten: the C library's
     /// list of this thread's locks leads there.
     object: Object<State>,
+    /// The thread that took it, as the lock knows it.
+    holder: Option<u32>,
     holder_died: bool,
     _lock: PhantomData<&'a ReentrantMutex>,
     /// The thread that locks must unlock.
@@ -158,6 +160,7 @@ impl ReentrantMutex {
         }
         Ok(ReentrantGuard {
             object: self.0.clone(),
+            holder: state.mutex.holder(),
             holder_died,
             _lock: PhantomData,
             _thread: PhantomData,
@@ -178,9 +181,13 @@ impl Drop for ReentrantGuard<'_> {
     fn drop(&mut self) {
         let state = self.object.get();
         let mutex = &state.mutex;
+        // A fork of the holder has a copy of the guard, which is none of what it took by itself.
+        if mutex.holder() != self.holder {
+            return;
+        }
         match state.guards.load(SeqCst).saturating_sub(1) {
             0 => mutex.unlock(),
-            // A fork of the holder has a copy of the guard, but not the lock.
+            // Nor does the copy count while the holder has the lock.
             left if mutex.is_held_here() => state.guards.store(left, SeqCst),
             _ => {}
         }

@@ -48,6 +48,9 @@ pub(crate) enum LockError {
 /// Unlocks when dropped.
 pub(crate) struct RobustGuard<'a> {
     mutex: &'a RobustMutex,
+    /// The thread that locked. A fork has a copy of the guard, and may hold the lock as well later:
+    /// that is not this guard's to let go.
+    holder: u32,
     /// The thread that locks must unlock.
     _thread: PhantomData<*const ()>,
 }
@@ -92,6 +95,7 @@ impl RobustMutex {
         match code {
             0 => Ok(RobustGuard {
                 mutex: self,
+                holder: self.holder_bits(),
                 _thread: PhantomData,
             }),
             libc::ETIMEDOUT => Err(LockError::Timeout),
@@ -112,7 +116,13 @@ impl RobustMutex {
 
     /// The id of the thread that holds it now.
     pub(crate) fn holder(&self) -> Option<u32> {
-        Some(self.word().load(Ordering::Relaxed) & THREAD).filter(|&thread| thread != 0)
+        Some(self.holder_bits()).filter(|&thread| thread != 0)
+    }
+
+    /// As [`RobustMutex::holder`]; 0 for none.
+    #[inline]
+    fn holder_bits(&self) -> u32 {
+        self.word().load(Ordering::Relaxed) & THREAD
     }
 
     /// Whether this thread holds it; a fork of the holder does not. Asks the kernel who this is.
@@ -192,10 +202,19 @@ impl RobustMutex {
     }
 }
 
+impl RobustGuard<'_> {
+    /// Whether this thread holds the mutex by this guard. Asks the kernel who this is.
+    pub(crate) fn is_held_here(&self) -> bool {
+        self.holder == self.mutex.holder_bits() && self.mutex.is_held_here()
+    }
+}
+
 impl Drop for RobustGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.mutex.unlock();
+        if self.holder == self.mutex.holder_bits() {
+            self.mutex.unlock();
+        }
     }
 }
 

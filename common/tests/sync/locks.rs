@@ -185,6 +185,56 @@ fn a_fork_of_the_holder_changes_nothing() {
 }
 
 #[test]
+fn what_a_fork_locks_itself_is_not_its_copy_of_the_guards() {
+    isolated(|| {
+        let (mutex, lock) = (Mutex::new(0).unwrap(), ReentrantMutex::new().unwrap());
+        let free = Event::new().unwrap();
+        let mut guard = mutex.lock().unwrap();
+        *guard = 100;
+        let guards = Cell::new(Some((guard, lock.lock().unwrap())));
+        let child: Process<()> = process::fork(|| {
+            let copies = guards.take();
+            assert!(free.wait_timeout(LONG));
+            let mut own = mutex.lock_timeout(LONG).unwrap();
+            let _own_lock = lock.lock_timeout(LONG).unwrap();
+            *own = 5;
+            own.store().unwrap();
+            drop(copies);
+            let me = Some(std::process::id());
+            assert_eq!((mutex.holder(), lock.holder()), (me, me));
+        })
+        .unwrap();
+        drop(guards.take());
+        free.set();
+        child.join().unwrap();
+        assert_eq!(mutex.get(), Ok(5));
+        assert!(is_free(&lock));
+    });
+}
+
+#[test]
+fn a_destructor_changes_the_value_while_a_panic_goes_on() {
+    struct Leaves<'a>(&'a Mutex<Vec<u8>>, usize);
+    impl Drop for Leaves<'_> {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().resize(self.1, 7);
+        }
+    }
+    isolated(|| {
+        let mutex = Mutex::with_capacity(vec![7; 3], 100).unwrap();
+        // What does not fit is not stored, and a second panic would end the process.
+        for (len, then) in [(2, 2), (1000, 2), (1, 1)] {
+            let panics = || {
+                let _leaves = Leaves(&mutex, len);
+                panic!("on purpose");
+            };
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+            assert_eq!(mutex.get().unwrap().len(), then);
+        }
+    });
+}
+
+#[test]
 fn a_forgotten_guard_keeps_the_lock_mapped() {
     isolated(|| {
         fn forgets() {
