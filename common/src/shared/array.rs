@@ -28,7 +28,7 @@ use thiserror::Error;
 /// # Ok::<(), common::shared::ArrayError>(())
 /// ```
 #[derive(Serialize, Deserialize)]
-#[serde(bound = "")]
+#[serde(bound = "", try_from = "Parts")]
 pub struct Array<T> {
     segment: Segment,
     lock: Mutex<()>,
@@ -36,6 +36,47 @@ pub struct Array<T> {
     /// Bytes of an element.
     stride: usize,
     _elements: PhantomData<fn() -> T>,
+}
+
+/// An array as it comes from another process, which may claim anything.
+#[derive(Deserialize)]
+struct Parts {
+    segment: Segment,
+    lock: Mutex<()>,
+    len: usize,
+    stride: usize,
+}
+
+impl<T> TryFrom<Parts> for Array<T> {
+    type Error = ShmError;
+
+    fn try_from(parts: Parts) -> Result<Self, ShmError> {
+        let Parts {
+            segment,
+            lock,
+            len,
+            stride,
+        } = parts;
+        if room(len, stride) > segment.len() {
+            return Err(ShmError::Invalid {
+                name: segment.name().into(),
+                reason: format!("it is too short for {len} elements of {stride} bytes"),
+            });
+        }
+        Ok(Array {
+            segment,
+            lock,
+            len,
+            stride,
+            _elements: PhantomData,
+        })
+    }
+}
+
+/// The bytes of a segment for so many elements. Those of no bytes take one, so that there cannot
+/// be more of them than the segment is long.
+fn room(len: usize, stride: usize) -> usize {
+    stride.max(1).saturating_mul(len)
 }
 
 /// The array, held; let go when dropped.
@@ -90,7 +131,7 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
             Some(first) => codec::encode(first)?.len(),
             None => 0,
         };
-        let bytes = stride.saturating_mul(elements.len()).max(1);
+        let bytes = room(elements.len(), stride).max(1);
         let array = Array {
             segment: Segment::create(bytes)?,
             lock: Mutex::with_capacity((), 0)?,
@@ -221,6 +262,8 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
             let len = self.len;
             return Err(ArrayError::OutOfRange { start, end, len });
         }
+        // Before anybody allocates as much for a copy: what is there fits the machine.
+        self.segment.reserve(room(end, self.stride))?;
         Ok(start * self.stride..end * self.stride)
     }
 }

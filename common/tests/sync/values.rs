@@ -1,8 +1,10 @@
 //! Numbers in shared memory.
 
+use common::codec;
 use common::process::Process;
 use common::shared::{Array, ArrayError, Value};
-use common::sync::{Event, MutexError};
+use common::shm::{Segment, ShmError};
+use common::sync::{Event, Mutex, MutexError};
 use std::time::Duration;
 use testkit::isolated;
 
@@ -73,6 +75,30 @@ fn arrays_are_shared() {
             texts.set(0, "long".into()),
             Err(ArrayError::Uneven { .. })
         ));
+    });
+}
+
+#[test]
+fn an_array_that_claims_too_much_is_refused() {
+    isolated(|| {
+        let sent = |bytes, len: u64, stride: u64| {
+            let segment = Segment::create(bytes).unwrap();
+            let parts = (segment, Mutex::with_capacity((), 0).unwrap(), len, stride);
+            codec::decode::<Array<u32>>(&codec::encode(&parts).unwrap())
+        };
+        assert_eq!(sent(8, 2, 4).unwrap().read(0..2), Ok(vec![0, 0]));
+        for (len, stride) in [(3, 4), (u64::MAX, 4), (1 << 62, 4), (2, u64::MAX), (9, 0)] {
+            let error = sent(8, len, stride).unwrap_err().to_string();
+            assert!(error.contains("too short for"), "{error}");
+        }
+        assert!(matches!(
+            sent(8, 8, 0).unwrap().get(7),
+            Err(ArrayError::Decode(_))
+        ));
+        // A segment may be longer than there is memory, as long as nobody uses it.
+        let vast = sent(1 << 40, 1, 1 << 40).unwrap();
+        let no_space = |result| matches!(result, Err(ArrayError::Memory(ShmError::NoSpace { .. })));
+        assert!(no_space(vast.read(0..1).map(drop)) && no_space(vast.set(0, 1)));
     });
 }
 
