@@ -147,9 +147,11 @@ impl Barrier {
             return Err(BrokenBarrier);
         }
         let meeting = state.meeting.load(SeqCst);
-        let index = state.waiting.fetch_add(1, SeqCst);
-        let leader = index + 1 >= state.parties.load(SeqCst);
+        let last = state.parties.load(SeqCst).saturating_sub(1);
+        let index = state.waiting.load(SeqCst).min(last);
+        let leader = index == last;
         if leader {
+            // It is not counted: it does not wait, and may be killed in its action.
             if panic::catch(action).is_err() {
                 state.broken.store(1, SeqCst);
             }
@@ -161,6 +163,7 @@ impl Barrier {
                 false => Err(BrokenBarrier),
             };
         }
+        state.waiting.store(index + 1, SeqCst);
         drop(guard);
         self.meet(meeting, deadline)?;
         Ok(BarrierWait { index, leader })
@@ -202,20 +205,21 @@ impl Barrier {
     }
 
     /// Breaks it: who waits and who comes gets an error, until it is reset. From inside an action
-    /// too.
+    /// too. Does not wait for an action that runs; when that has ended all are told.
     pub fn abort(&self) {
-        self.finish(1);
+        // A lock that is not to be had breaks it too.
+        self.finish(1, Deadline::Now);
     }
 
-    /// Makes it whole again. Who waits gets an error. (From inside an action, which is part of a
-    /// meeting, it breaks it.)
+    /// Makes it whole again. Who waits gets an error. Waits for the end of an action that runs.
+    /// (From inside an action, which is part of a meeting, it breaks it.)
     pub fn reset(&self) {
-        self.finish(0);
+        self.finish(0, Deadline::Never);
     }
 
-    fn finish(&self, broken: u32) {
+    fn finish(&self, broken: u32, deadline: Deadline) {
         let state = self.0.get();
-        if let Ok(_guard) = self.lock(Deadline::Never) {
+        if let Ok(_guard) = self.lock(deadline) {
             state.broken.store(broken, SeqCst);
             self.end(state.meeting.load(SeqCst), false);
         }
@@ -250,5 +254,20 @@ impl Barrier {
             state.signal.notify(u32::MAX);
             BrokenBarrier
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overwritten_count_is_no_place() {
+        let barrier = Barrier::new(3).unwrap();
+        barrier.0.get().waiting.store(u32::MAX, SeqCst);
+        let passed = barrier.wait_timeout(Duration::ZERO).unwrap();
+        assert_eq!((passed.index, passed.is_leader()), (2, true));
+        barrier.0.get().parties.store(0, SeqCst);
+        assert_eq!(barrier.wait_timeout(Duration::ZERO).unwrap().index, 0);
     }
 }

@@ -374,6 +374,46 @@ fn a_long_action_does_not_hold_up_who_has_a_timeout() {
 }
 
 #[test]
+fn an_abort_does_not_wait_for_an_action() {
+    isolated(|| {
+        let barrier = Barrier::new(1).unwrap();
+        let (acts, go) = (Event::new().unwrap(), Event::new().unwrap());
+        thread::scope(|scope| {
+            let leader = scope.spawn(|| {
+                let act = || {
+                    acts.set();
+                    assert!(go.wait_timeout(LONG));
+                };
+                barrier.wait_with(act)
+            });
+            acts.wait();
+            let start = Instant::now();
+            barrier.abort();
+            assert!(barrier.is_broken() && start.elapsed() < LONG / 2);
+            go.set();
+            assert!(leader.join().unwrap().is_err());
+        });
+        assert!(barrier.is_broken());
+    });
+}
+
+#[test]
+fn a_leader_killed_in_its_action_takes_nobodys_place() {
+    isolated(|| {
+        let barrier = Barrier::new(1).unwrap();
+        let die = || nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        let child: Process<()> = process::fork(|| {
+            let _ = barrier.wait_with(die);
+        })
+        .unwrap();
+        assert!(child.join().is_err());
+        assert_eq!(barrier.waiting(), 0);
+        let passed = barrier.wait_timeout(LONG).unwrap();
+        assert_eq!((passed.index, passed.is_leader()), (0, true));
+    });
+}
+
+#[test]
 fn an_action_can_abort() {
     let barrier = Barrier::new(1).unwrap();
     for act in [Barrier::abort, Barrier::reset] {
