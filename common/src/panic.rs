@@ -11,13 +11,15 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
+use std::thread;
 
 /// What a panic said and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Panic {
     /// The text given to `panic!`; a fixed text where the payload was not a string.
     pub message: String,
-    /// `file:line:column`; `None` if the program replaced the panic hook meanwhile.
+    /// `file:line:column`; `None` if the program replaced the panic hook meanwhile, or if the first
+    /// [`catch`] of the process was in a destructor while a panic went on.
     pub location: Option<String>,
 }
 
@@ -90,6 +92,10 @@ fn note(place: Option<String>) -> Option<String> {
 #[inline]
 pub(crate) fn note_locations() {
     static HOOK: Once = Once::new();
+    // A thread that panics already may not change the hook.
+    if HOOK.is_completed() || thread::panicking() {
+        return;
+    }
     HOOK.call_once(|| {
         let print = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -128,6 +134,38 @@ mod tests {
         });
         let place = first.unwrap_err().location.unwrap();
         assert!(place.contains(&format!(":{line}:")), "{place}");
+    }
+
+    #[test]
+    #[ignore = "the next one runs it in a process of its own"]
+    fn first_in_a_destructor() {
+        struct Catches;
+        impl Drop for Catches {
+            fn drop(&mut self) {
+                let inner = catch(|| panic!("the inner")).unwrap_err();
+                assert_eq!(inner.message, "the inner");
+            }
+        }
+        let outer = panic::catch_unwind(|| {
+            let _catches = Catches;
+            panic!("the outer");
+        });
+        assert_eq!(outer.unwrap_err().downcast_ref(), Some(&"the outer"));
+        assert!(catch(|| panic!("later")).unwrap_err().location.is_some());
+    }
+
+    #[test]
+    fn it_may_be_used_first_in_a_destructor() {
+        let mut this = std::process::Command::new(std::env::current_exe().unwrap());
+        let test = "panic::tests::first_in_a_destructor";
+        this.args(["--exact", "--ignored", test])
+            .env("RUST_BACKTRACE", "0");
+        let output = this.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{output:?}"
+        );
     }
 
     #[test]
