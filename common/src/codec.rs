@@ -89,7 +89,8 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Resul
 ///
 /// [`DecodeError`] where the bytes are truncated, too long or not of this type. A length that
 /// claims more than the message could hold is refused before memory is allocated for it, where it
-/// is over the next of 64 KiB, 16 MiB, 1 GiB and 64 GiB that the message is under.
+/// is over the next of 64 KiB, 16 MiB, 1 GiB and 64 GiB that the message is under. Of elements
+/// that take no bytes, those of a `Vec<()>`, any number fits: there the length is believed.
 ///
 /// ```
 /// let bytes = common::codec::encode("hello")?;
@@ -101,13 +102,21 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     decode_seed(bytes, PhantomData::<T>, std::any::type_name::<T>)
 }
 
-/// Turns bytes back into the values of a sequence and appends them to `out`. On an error some may
-/// have been appended.
+/// As [`decode`] for a sequence. A length that only elements without bytes could have, and that is
+/// no sensible number of those either, is refused.
+pub(crate) fn decode_vec<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, DecodeError> {
+    let mut values = Vec::new();
+    decode_onto(bytes, &mut values)?;
+    Ok(values)
+}
+
+/// As [`decode_vec`], but appends the values to `out`. On an error some may have been appended.
 pub(crate) fn decode_onto<T: DeserializeOwned>(
     bytes: &[u8],
     out: &mut Vec<T>,
 ) -> Result<(), DecodeError> {
-    decode_seed(bytes, Onto(out), std::any::type_name::<Vec<T>>)
+    let most = bytes.len().max(MOST_EMPTY);
+    decode_seed(bytes, Onto { out, most }, std::any::type_name::<Vec<T>>)
 }
 
 fn decode_seed<'de, S: DeserializeSeed<'de>>(
@@ -144,8 +153,16 @@ fn decode_within<'de, S: DeserializeSeed<'de>, const BYTES: usize>(
     bincode::serde::seed_decode_from_slice(seed, bytes, format)
 }
 
-/// Takes a sequence by appending it.
-struct Onto<'a, T>(&'a mut Vec<T>);
+/// More values that take no bytes than this are a corrupted length.
+const MOST_EMPTY: usize = u32::MAX as usize;
+/// Memory for no more than so many bytes of values is reserved on the word of a length.
+const CAUTION: usize = 1 << 20;
+
+/// Takes a sequence of at most so many by appending it.
+struct Onto<'a, T> {
+    out: &'a mut Vec<T>,
+    most: usize,
+}
 
 impl<'de, T: DeserializeOwned> DeserializeSeed<'de> for Onto<'_, T> {
     type Value = ();
@@ -163,8 +180,17 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Onto<'_, T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        // The format tells it, so it need not be counted.
+        let length = sequence.size_hint().unwrap_or(0);
+        if length > self.most {
+            return Err(serde::de::Error::custom(format_args!(
+                "{length} values cannot be in it"
+            )));
+        }
+        self.out
+            .reserve(length.min(CAUTION / size_of::<T>().max(1)));
         while let Some(value) = sequence.next_element()? {
-            self.0.push(value);
+            self.out.push(value);
         }
         Ok(())
     }
@@ -215,6 +241,14 @@ mod tests {
         assert!(decode::<String>(&bytes).is_err());
         assert!(decode::<Vec<u32>>(&bytes).is_err());
         assert!(decode::<std::collections::HashMap<u32, u32>>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_huge_number_of_values_without_bytes_is_refused() {
+        let three = encode(&vec![(); 3]).unwrap();
+        assert_eq!(decode_vec::<()>(&three), Ok(vec![(); 3]));
+        let error = decode_vec::<()>(&encode(&(u64::MAX / 2)).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("cannot be in it"), "{error}");
     }
 
     #[test]

@@ -94,7 +94,7 @@ where
 
 /// Decoding runs the user's code, which may panic.
 fn tuples<A: DeserializeOwned>(items: &[u8]) -> Result<Vec<A>, Fault> {
-    let decoded = panic::catch(|| codec::decode::<Vec<A>>(items));
+    let decoded = panic::catch(|| codec::decode_vec::<A>(items));
     let failure = match decoded {
         Ok(Ok(tuples)) => return Ok(tuples),
         Ok(Err(error)) => Failure::Arguments(error),
@@ -112,4 +112,17 @@ fn outcome(call: impl FnOnce() -> Result<(), codec::EncodeError>) -> Result<(), 
         Err(panic) => Failure::Panicked(panic),
     };
     Err(Fault::Failed(failure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_corrupted_count_of_tasks_without_arguments_is_refused() {
+        let count = |count: u64| count.to_le_bytes();
+        assert_eq!(tuples::<()>(&count(3)).ok(), Some(vec![(); 3]));
+        let fault = tuples::<()>(&count(u64::MAX / 2)).err();
+        assert!(matches!(fault, Some(Fault::Failed(Failure::Arguments(_)))));
+    }
 }
