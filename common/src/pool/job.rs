@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::thread::Thread;
 
@@ -30,6 +30,8 @@ pub(crate) struct Job {
     finished: AtomicBool,
     failed: AtomicBool,
     answers: Mutex<Answers>,
+    /// There once it has finished, under no lock: to decode them is to run the user's code.
+    results: OnceLock<Results>,
 }
 
 /// What has come in.
@@ -39,14 +41,21 @@ pub(super) struct Answers {
     expected: usize,
     sealed: bool,
     answered: usize,
-    parts: Vec<Part>,
-    /// Where the small parts are.
-    small: Buffer,
+    results: Results,
     errors: Vec<(usize, TaskError)>,
     /// Overrides everything else.
     verdict: Option<TaskError>,
     waiters: Vec<Waiter>,
     callbacks: Vec<Callback>,
+}
+
+/// Encoded results.
+#[derive(Default)]
+struct Results {
+    /// In the order in which they came.
+    parts: Vec<Part>,
+    /// Where the small parts are.
+    small: Buffer,
 }
 
 /// An encoded `Vec` of results.
@@ -78,6 +87,10 @@ impl Waiter {
             Waiter::Task(waker) => waker.wake(),
             Waiter::Queue(queue, number) => queue.push(number),
         }
+    }
+
+    fn is_waker_like(&self, other: &Waiter) -> bool {
+        matches!((self, other), (Waiter::Task(own), Waiter::Task(other)) if own.will_wake(other))
     }
 }
 
@@ -113,9 +126,13 @@ impl Job {
             finished: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             answers: Mutex::new(Answers {
-                small,
+                results: Results {
+                    parts: Vec::new(),
+                    small,
+                },
                 ..Answers::default()
             }),
+            results: OnceLock::new(),
         })
     }
 
@@ -176,9 +193,10 @@ impl Job {
         let place = if bytes.len() > SMALL {
             Place::Large(bytes.to_vec())
         } else {
-            let start = answers.small.len();
-            answers.small.extend_from_slice(bytes);
-            Place::Small(start..answers.small.len())
+            let small = &mut answers.results.small;
+            let start = small.len();
+            small.extend_from_slice(bytes);
+            Place::Small(start..small.len())
         };
         self.add(&mut answers, first, count, place, finished);
     }
@@ -207,7 +225,7 @@ impl Job {
         if self.is_finished() {
             return;
         }
-        answers.parts.push(Part {
+        answers.results.parts.push(Part {
             first,
             count,
             place,
@@ -242,8 +260,7 @@ impl Job {
             return false;
         }
         answers.verdict = Some(error);
-        answers.parts = Vec::new();
-        answers.small = Buffer::default();
+        answers.results = Results::default();
         self.failed.store(true, Release);
         self.finish(&mut answers, finished);
         true
@@ -263,6 +280,8 @@ impl Job {
     }
 
     fn finish(self: &Arc<Self>, answers: &mut Answers, finished: &mut Finished) {
+        // Nobody has asked for them before, and a job finishes once.
+        let _ = self.results.set(std::mem::take(&mut answers.results));
         self.finished.store(true, Release);
         finished.jobs += 1;
         finished.waiters.append(&mut answers.waiters);
@@ -278,13 +297,10 @@ impl Job {
         if self.is_finished() {
             return Some(waiter);
         }
-        if let Waiter::Task(new) = &waiter {
-            // One future has one waker at a time.
-            answers
-                .waiters
-                .retain(|old| !matches!(old, Waiter::Task(old) if old.will_wake(new)));
+        // One future has one waker at a time. The new one is dropped after the lock is released.
+        if !answers.waiters.iter().any(|old| old.is_waker_like(&waiter)) {
+            answers.waiters.push(waiter);
         }
-        answers.waiters.push(waiter);
         None
     }
 
@@ -317,11 +333,16 @@ impl Job {
         lock(&self.answers).answered
     }
 
+    /// The results of a finished job; none of one that has failed.
+    fn results(&self) -> &Results {
+        self.results.get_or_init(Results::default)
+    }
+
     /// The one result of a finished job.
     pub(super) fn one<R: DeserializeOwned>(&self) -> Result<R, TaskError> {
-        let answers = lock(&self.answers);
-        answers.first_error()?;
-        let bytes = answers.parts.first().map(|part| answers.bytes(part));
+        self.first_error()?;
+        let results = self.results();
+        let bytes = results.parts.first().map(|part| results.bytes(part));
         // Behind the length of the vector.
         let bytes = bytes.and_then(|bytes| bytes.get(8..)).unwrap_or_default();
         codec::decode(bytes).map_err(TaskError::Decode)
@@ -329,14 +350,24 @@ impl Job {
 
     /// All results of a finished job in order, or the error of the first task that has one.
     pub(super) fn all<R: DeserializeOwned>(&self) -> Result<Vec<R>, TaskError> {
-        let mut answers = lock(&self.answers);
-        answers.first_error()?;
-        answers.parts.sort_unstable_by_key(|part| part.first);
-        let mut all = Vec::with_capacity(answers.parts.iter().map(|part| part.count).sum());
-        for part in &answers.parts {
-            answers.decode_onto::<R>(part, &mut all)?;
+        self.first_error()?;
+        let results = self.results();
+        let parts = results.in_order();
+        let mut all = Vec::with_capacity(parts.iter().map(|part| part.count).sum());
+        for part in parts {
+            results.decode_onto::<R>(part, &mut all)?;
         }
         Ok(all)
+    }
+
+    /// The error of the first task that has one.
+    fn first_error(&self) -> Result<(), TaskError> {
+        let answers = lock(&self.answers);
+        let first = answers.errors.iter().min_by_key(|(index, _)| *index);
+        match answers.verdict.as_ref().or(first.map(|(_, error)| error)) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 
     /// The error that came first.
@@ -348,36 +379,38 @@ impl Job {
 
     /// What came of each task of a finished job, in order.
     pub(super) fn each<R: DeserializeOwned>(&self) -> VecDeque<Result<R, TaskError>> {
-        let mut answers = lock(&self.answers);
-        if let Some(error) = &answers.verdict {
-            let tasks = answers.expected.max(1);
-            return (0..tasks).map(|_| Err(error.clone())).collect();
-        }
-        answers.parts.sort_unstable_by_key(|part| part.first);
-        answers.errors.sort_by_key(|(index, _)| *index);
-        let mut errors = answers.errors.iter().peekable();
-        let mut all = VecDeque::with_capacity(answers.expected);
-        for part in &answers.parts {
-            while let Some((_, error)) = errors.next_if(|(index, _)| *index < part.first) {
-                all.push_back(Err(error.clone()));
+        let (tasks, mut errors) = {
+            let answers = lock(&self.answers);
+            if let Some(error) = &answers.verdict {
+                let tasks = answers.expected.max(1);
+                return (0..tasks).map(|_| Err(error.clone())).collect();
             }
-            match answers.decode::<R>(part) {
+            (answers.expected, answers.errors.clone())
+        };
+        errors.sort_by_key(|(index, _)| *index);
+        let mut errors = errors.into_iter().peekable();
+        let mut all = VecDeque::with_capacity(tasks);
+        let results = self.results();
+        for part in results.in_order() {
+            while let Some((_, error)) = errors.next_if(|(index, _)| *index < part.first) {
+                all.push_back(Err(error));
+            }
+            match results.decode::<R>(part) {
                 Ok(values) => all.extend(values.into_iter().map(Ok)),
                 Err(error) => all.extend((0..part.count).map(|_| Err(error.clone()))),
             }
         }
-        all.extend(errors.map(|(_, error)| Err(error.clone())));
+        all.extend(errors.map(|(_, error)| Err(error)));
         all
     }
 }
 
-impl Answers {
-    fn first_error(&self) -> Result<(), TaskError> {
-        let first = self.errors.iter().min_by_key(|(index, _)| *index);
-        match self.verdict.as_ref().or(first.map(|(_, error)| error)) {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        }
+impl Results {
+    /// The parts in the order of their tasks.
+    fn in_order(&self) -> Vec<&Part> {
+        let mut parts: Vec<&Part> = self.parts.iter().collect();
+        parts.sort_unstable_by_key(|part| part.first);
+        parts
     }
 
     fn bytes<'a>(&'a self, part: &'a Part) -> &'a [u8] {
@@ -434,7 +467,10 @@ impl Completions {
         numbers.push_back(number);
         self.some.store(true, Release);
         drop(numbers);
-        if let Some(waiter) = lock(&self.waiter).take() {
+        // With no lock held: a waker is foreign code. It may drop its task, and that the results,
+        // which cancels the jobs that are left, which come here.
+        let waiter = lock(&self.waiter).take();
+        if let Some(waiter) = waiter {
             waiter.wake();
         }
     }
@@ -451,10 +487,66 @@ impl Completions {
     }
 
     pub(super) fn clear_waiter(&self) {
-        lock(&self.waiter).take();
+        self.change_waiter(None);
     }
 
     pub(super) fn set_waiter(&self, waiter: Waiter) {
-        *lock(&self.waiter) = Some(waiter);
+        self.change_waiter(Some(waiter));
+    }
+
+    fn change_waiter(&self, waiter: Option<Waiter>) {
+        let old = std::mem::replace(&mut *lock(&self.waiter), waiter);
+        // To drop a waker may be to drop its task, so no lock is held here either.
+        drop(old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Wake;
+
+    /// A waker that looks whether the lock is held when it is woken, and when it is dropped.
+    struct Probe {
+        completions: Arc<Completions>,
+        held: Arc<AtomicBool>,
+    }
+
+    impl Probe {
+        fn look(&self) {
+            let free = self.completions.waiter.try_lock().is_ok();
+            self.held.fetch_or(!free, Relaxed);
+        }
+    }
+
+    impl Wake for Probe {
+        fn wake(self: Arc<Self>) {
+            self.look();
+        }
+    }
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.look();
+        }
+    }
+
+    #[test]
+    fn wakers_are_woken_and_dropped_with_no_lock_held() {
+        let completions = Arc::new(Completions::default());
+        let held = Arc::new(AtomicBool::new(false));
+        let waiter = || {
+            let (completions, held) = (completions.clone(), held.clone());
+            Waiter::Task(Waker::from(Arc::new(Probe { completions, held })))
+        };
+        completions.set_waiter(waiter());
+        completions.push(1);
+        assert!(!held.load(Relaxed), "woken");
+        completions.set_waiter(waiter());
+        completions.set_waiter(waiter());
+        assert!(!held.load(Relaxed), "replaced");
+        completions.clear_waiter();
+        assert!(!held.load(Relaxed), "cleared");
+        assert_eq!(Arc::strong_count(&completions), 1);
     }
 }

@@ -1,12 +1,17 @@
 //! Handles on results: waiting, callbacks, cancelling, and what they keep in memory.
 
 use super::{nap, pool, refuse_odd, square, wait_until_running};
-use common::pool::{Pool, TaskError, as_completed, wait_all, wait_any};
-use serde::{Deserialize, Serialize};
+use common::pool::{IMapUnordered, Pool, TaskError, as_completed, wait_all, wait_any};
+use common::sync::Event;
+use futures::Stream;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::ByteBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::sleep;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 use testkit::isolated;
 
@@ -230,5 +235,83 @@ fn arguments_and_callbacks_are_dropped() {
         let gone = hear.recv_timeout(Duration::from_secs(10));
         assert_eq!(gone, Err(mpsc::RecvTimeoutError::Disconnected));
         drop(first);
+    });
+}
+
+/// A task of an executor: to wake it is to send it there. Its fields are dropped one by one.
+struct Task {
+    stream: Mutex<IMapUnordered<std::array::IntoIter<Event, 2>, ()>>,
+    executor: Sender<Arc<Task>>,
+    _gone: Sender<()>,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        let executor = self.executor.clone();
+        let _ = executor.send(self);
+    }
+}
+
+/// The executor is gone, so to wake the task is to drop it, and the stream that it waits for.
+#[test]
+fn a_wake_up_that_drops_the_stream() {
+    isolated(|| {
+        let pool = pool(2);
+        let gates = [(); 2].map(|()| Event::new().unwrap());
+        let stream = pool.imap_unordered(|gate: Event| gate.wait(), gates.clone());
+        let (executor, queue) = mpsc::channel();
+        let (_gone, gone) = mpsc::channel();
+        let stream = Mutex::new(stream);
+        let task = Arc::new(Task {
+            stream,
+            executor,
+            _gone,
+        });
+        let waker = Waker::from(task.clone());
+        let polled =
+            Pin::new(&mut *task.stream.lock().unwrap()).poll_next(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        drop((queue, task, waker));
+        gates[0].set();
+        let dropped = gone.recv_timeout(Duration::from_secs(10));
+        assert_eq!(dropped, Err(RecvTimeoutError::Disconnected));
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+    });
+}
+
+/// Where the next result to be decoded says so, and what it waits for then.
+static SLOW: Mutex<Option<(Sender<()>, Receiver<()>)>> = Mutex::new(None);
+
+/// Whether it was told in time to go on.
+#[derive(Serialize)]
+struct Slow(bool);
+
+impl<'de> Deserialize<'de> for Slow {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let in_time = bool::deserialize(from)?;
+        let (begun, go_on) = SLOW.lock().unwrap().take().unwrap();
+        begun.send(()).unwrap();
+        let told = go_on.recv_timeout(Duration::from_secs(10));
+        Ok(Slow(in_time && told.is_ok()))
+    }
+}
+
+/// To decode a result is to run the user's code, which may take its time.
+#[test]
+fn a_result_that_is_being_decoded_holds_nobody_up() {
+    isolated(|| {
+        let pool = pool(1);
+        let (begun, has_begun) = mpsc::channel();
+        let (go, go_on) = mpsc::channel();
+        *SLOW.lock().unwrap() = Some((begun, go_on));
+        let result = pool.apply_async(|| Slow(true), ());
+        thread::scope(|scope| {
+            let decoding = scope.spawn(|| result.get());
+            has_begun.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert!(!result.cancel());
+            assert_eq!(pool.apply(square, (3,)), Ok(9));
+            go.send(()).expect("cancelling waited for the decoding");
+            assert!(decoding.join().unwrap().unwrap().0);
+        });
     });
 }
