@@ -76,10 +76,10 @@ where
     A: DeserializeOwned + 'static,
 {
     const ENTRY: &'static Entry<Init> = &Entry::new::<(Init, F, A, F::Output)>(Init(|args| {
-        let args: A =
-            codec::decode(args).map_err(|error| Fault::Failed(Failure::Arguments(error)))?;
-        let value = panic::catch(|| instance::<F>().call(args))
-            .map_err(|panic| Fault::Failed(Failure::Panicked(panic)))?;
+        // Decoding runs the user's code, which may panic.
+        let value = panic::catch(|| codec::decode(args).map(|args| instance::<F>().call(args)))
+            .map_err(|panic| Fault::Failed(Failure::Panicked(panic)))?
+            .map_err(|error| Fault::Failed(Failure::Arguments(error)))?;
         Ok(State {
             value: Box::new(value),
             type_name: std::any::type_name::<F::Output>().into(),

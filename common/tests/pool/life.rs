@@ -3,6 +3,7 @@
 use super::{nap, pool, square, wait_until_running};
 use common::pool::{Event, Pool, PoolError, TaskError};
 use common::process::{Process, Stdio};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,6 +92,27 @@ fn an_initializer_that_fails_is_told_and_not_tried_for_ever() {
         let error = pool.apply(square, (1,)).unwrap_err();
         assert!(error.to_string().contains("no licence"), "{error}");
         assert!(pool.apply(square, (1,)).is_err());
+    });
+}
+
+#[derive(Serialize)]
+struct Unreadable;
+
+impl<'de> Deserialize<'de> for Unreadable {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("no such key")
+    }
+}
+
+#[test]
+fn an_initializer_whose_arguments_cannot_be_decoded_is_told() {
+    isolated(|| {
+        let pool = Pool::builder()
+            .workers(1)
+            .initializer(|_: Unreadable| (), (Unreadable,));
+        let pool = pool.build().unwrap();
+        let error = pool.apply(square, (1,)).unwrap_err();
+        assert!(error.to_string().contains("no such key"), "{error}");
     });
 }
 
