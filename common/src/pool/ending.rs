@@ -54,18 +54,32 @@ impl Engine {
         if lock(&self.core).phase == Phase::Open {
             return Err(PoolError::Open);
         }
-        if !self.wait(deadline, || self.unfinished() == 0) {
-            return Ok(false);
+        loop {
+            if !self.wait(deadline, || self.unfinished() == 0) {
+                return Ok(false);
+            }
+            if self.end_if_done() {
+                break;
+            }
         }
-        if lock(&self.core).phase == Phase::Closed {
-            // The workers leave when they find the ring closed.
-            self.tasks.close();
-            self.dismiss_workers(deadline.at_most(PATIENCE));
-            lock(&self.core).phase = Phase::Ended;
-        }
+        // The workers leave when they find the ring closed.
+        self.tasks.close();
+        self.dismiss_workers(deadline.at_most(PATIENCE));
         self.wind_up();
         self.kill_workers();
         Ok(true)
+    }
+
+    /// Takes no more tasks, not even of an `imap` that still draws, unless there are some again;
+    /// false if there are. Jobs are counted before their tasks are admitted, and that happens
+    /// under this lock: a job is seen here, or refused.
+    fn end_if_done(&self) -> bool {
+        let mut core = lock(&self.core);
+        let done = self.unfinished() == 0;
+        if done {
+            core.phase = Phase::Ended;
+        }
+        done
     }
 
     /// Ends the threads, this one excepted, and removes the names from `/dev/shm`.

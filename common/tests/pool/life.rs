@@ -3,11 +3,13 @@
 use super::{nap, pool, square, wait_until_running};
 use common::pool::{Event, Pool, PoolError, TaskError};
 use common::process::{Process, Stdio};
+use common::sync::Event as Gate;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 use testkit::{ends_within, isolated, pidfd};
 
@@ -280,5 +282,40 @@ fn dropping_an_open_pool_terminates_it() {
         assert!(start.elapsed() < Duration::from_secs(30));
         ends_within(&workers, Duration::ZERO);
         assert_eq!(naps.get(), Err(TaskError::Cancelled));
+    });
+}
+
+/// Says that its worker leaves, and has it wait.
+struct Leaving {
+    begun: Gate,
+    go: Gate,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.begun.set();
+        self.go.wait();
+    }
+}
+
+/// Nobody would answer it.
+#[test]
+fn what_is_drawn_while_the_workers_of_a_joined_pool_leave_is_refused() {
+    isolated(|| {
+        let (begun, go) = (Gate::new().unwrap(), Gate::new().unwrap());
+        let pool = Pool::builder().workers(1).initializer(
+            |begun: Gate, go: Gate| Leaving { begun, go },
+            (begun.clone(), go.clone()),
+        );
+        let pool = pool.build().unwrap();
+        let mut squares = pool.imap(square, 0..);
+        pool.close();
+        thread::scope(|scope| {
+            let joined = scope.spawn(|| pool.join());
+            assert!(begun.wait_timeout(Duration::from_secs(10)));
+            assert_eq!(squares.next(), Some(Err(TaskError::Closed)));
+            go.set();
+            joined.join().unwrap().unwrap();
+        });
     });
 }
