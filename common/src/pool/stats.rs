@@ -89,7 +89,9 @@ pub(super) struct Tally {
 
 impl Engine {
     pub(super) fn stats(&self) -> PoolStats {
-        self.drain();
+        if self.has_answers() {
+            self.drain();
+        }
         let core = lock(&self.core);
         let mut stats = PoolStats {
             workers: Vec::with_capacity(core.tallies.len()),

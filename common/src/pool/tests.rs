@@ -1,9 +1,12 @@
 //! Deaths at each step of a worker's round, one by one.
 
-use super::{Pool, TaskError};
+use super::{Pool, TaskError, lock};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use testkit::isolated;
 
 /// Where this worker is to die, and the file that says that one has.
 static DIES_AT: OnceLock<(String, PathBuf)> = OnceLock::new();
@@ -117,4 +120,39 @@ fn cancelling_what_has_just_ended_changes_nothing() {
         }
     }
     assert!(cancelled > 0);
+}
+
+/// Who copies the pool by a fork and asks the copy for figures takes no results from the pool.
+#[test]
+fn the_figures_of_a_copy_cost_no_results() {
+    isolated(|| {
+        let pool = Pool::new(1).unwrap();
+        let engine = &pool.engine;
+        // Nobody here takes results until the child has ended.
+        let inbox = lock(&engine.inbox);
+        let result = pool.apply_async(square, (3,));
+        while engine.results.stats().bytes == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let core = lock(&engine.core);
+        let crew = lock(&engine.crew);
+        // SAFETY: glibc keeps its own locks right, the locks of the copy that it takes are this
+        // thread's, and the child ends without a destructor of this process.
+        #[allow(unsafe_code)]
+        let forked = unsafe { nix::unistd::fork() }.unwrap();
+        drop((crew, core));
+        let ForkResult::Parent { child } = forked else {
+            drop(inbox);
+            let code = i32::from(pool.stats().workers.len() != 1);
+            // SAFETY: it only ends this process.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::_exit(code)
+            }
+        };
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+        drop(inbox);
+        let got = result.get_timeout(Duration::from_secs(10));
+        assert_eq!(got, Some(Ok(9)));
+    });
 }
