@@ -2,6 +2,7 @@
 //!
 //! To copy: the folder pool/ and what its mod.rs names.
 
+use super::claims::Stage;
 use super::engine::Engine;
 use super::job::Finished;
 use super::lock;
@@ -96,23 +97,42 @@ impl Crew {
 impl Engine {
     /// Starts the process of one worker.
     pub(super) fn start_worker(&self, worker: usize) -> Result<(), SpawnError> {
-        self.claims.set_ready(worker, false);
+        self.claims.set_ready(worker, None);
         let method = self.settings.start_method;
-        // Under the lock: it may have taken a task before it is entered here, and who wants to
-        // kill it then must find it.
-        let mut crew = lock(&self.crew);
+        // With no lock held: a start may take its time.
         let process = match self.launch(worker, method) {
             // A pool has threads once it runs, so a worker can be forked only to begin with.
             Err(SpawnError::Threads { .. }) => self.launch(worker, StartMethod::Spawn)?,
             other => other?,
         };
         let pid = process.pid();
-        crew.add(worker, process);
-        drop(crew);
+        lock(&self.crew).add(worker, process);
+        self.kill_if_doomed(worker);
         let mut finished = Finished::default();
         self.emit(&mut finished, || Event::WorkerStarted { pid });
         self.conclude(finished);
         Ok(())
+    }
+
+    /// A new worker may have taken a task before it was in the crew: who wanted to kill it then did
+    /// not find it, but has marked the task first.
+    fn kill_if_doomed(&self, worker: usize) {
+        let doomed = (0..self.settings.cells).any(|cell| {
+            let word = self.claims.word(cell);
+            word.stage() == Stage::Doomed && word.worker() == worker
+        });
+        if doomed {
+            lock(&self.crew).kill(worker);
+        }
+    }
+
+    /// The process id of a worker, also of one that works already and is not in the crew yet; 0 if
+    /// there is none.
+    pub(super) fn pid(&self, worker: usize) -> u32 {
+        match lock(&self.crew).pid(worker) {
+            0 => self.claims.ready_pid(worker),
+            pid => pid,
+        }
     }
 
     fn launch(&self, worker: usize, method: StartMethod) -> Result<Process<()>, SpawnError> {
@@ -164,7 +184,8 @@ impl Engine {
             }
             // Dropping the handle waits, and the kernel takes no time over SIGKILL.
             drop(process);
-            drop(lock(&self.crew).remove(worker));
+            let last = lock(&self.crew).remove(worker);
+            drop(last);
         }
     }
 }
