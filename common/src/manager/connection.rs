@@ -13,15 +13,17 @@ use super::{fork, socket};
 use crate::deadline::Deadline;
 use nix::errno::Errno;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(super) struct Connection {
     pub(super) endpoint: Arc<Endpoint>,
-    /// `None` if nobody could be connected to: then it is dead.
-    socket: Option<OwnedFd>,
+    /// There may be none yet. Until the server has let this process in, another may follow.
+    socket: Mutex<Option<Arc<OwnedFd>>>,
+    /// Whether it may connect by itself, again if need be.
+    pub(super) reconnects: bool,
     /// Which process it belongs to; see [`fork`].
     generation: u32,
     /// There once the server has let this process in.
@@ -36,6 +38,10 @@ pub(super) struct Connection {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) stage: Stage,
+    /// When it connected by itself for the last time.
+    pub(super) connected: Option<Instant>,
+    /// How often the other side hung up at once since then.
+    pub(super) hang_ups: u32,
     pub(super) producer: Option<Producer>,
     /// Whoever waits for an answer takes this, and reads everybody's answers.
     pub(super) reader: Option<Consumer>,
@@ -89,6 +95,12 @@ impl Death {
             }
         }
     }
+
+    /// Whether it may work yet when this process has descriptors and memory again.
+    pub(super) fn is_temporary(&self) -> bool {
+        use Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+        matches!(self, Death::Unreachable(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+    }
 }
 
 static CONNECTIONS: Mutex<Vec<Arc<Connection>>> = Mutex::new(Vec::new());
@@ -112,28 +124,10 @@ impl Connection {
             return found.clone();
         }
         drop(all);
-        let connection = Connection::open(endpoint, patience(deadline));
-        let connection = Arc::new(connection);
-        if connection.is_dead() {
-            return connection;
-        }
-        let connection = connection.publish();
+        let connection = Arc::new(Connection::with(None, endpoint)).publish();
         // If it takes longer, the first call goes on from there.
         let _ = connection.attach(patience(deadline));
         connection
-    }
-
-    fn open(endpoint: &Arc<Endpoint>, deadline: Deadline) -> Connection {
-        let address = endpoint.address.socket_address();
-        let socket = address.and_then(|address| socket::connect_to(&address, deadline));
-        match socket {
-            Ok(socket) => Connection::on(socket, endpoint),
-            Err(error) => {
-                let connection = Connection::with(None, endpoint);
-                connection.die(Death::Unreachable(error));
-                connection
-            }
-        }
     }
 
     /// One on a socket that is connected to the server, to be attached.
@@ -144,7 +138,8 @@ impl Connection {
     fn with(socket: Option<OwnedFd>, endpoint: &Arc<Endpoint>) -> Connection {
         Connection {
             endpoint: endpoint.clone(),
-            socket,
+            reconnects: socket.is_none(),
+            socket: Mutex::new(socket.map(Arc::new)),
             generation: fork::generation(),
             channel: OnceLock::new(),
             dead: AtomicBool::new(false),
@@ -187,8 +182,12 @@ impl Connection {
         self.dead.load(Ordering::Acquire)
     }
 
-    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().map(AsFd::as_fd)
+    pub(super) fn socket(&self) -> Option<Arc<OwnedFd>> {
+        lock(&self.socket).clone()
+    }
+
+    pub(super) fn set_socket(&self, socket: Option<OwnedFd>) {
+        *lock(&self.socket) = socket.map(Arc::new);
     }
 
     /// Wakes the server, should it sleep: something was put in the channel, or taken out.
@@ -197,7 +196,7 @@ impl Connection {
             && channel.must_wake()
             && let Some(socket) = self.socket()
         {
-            socket::wake(socket);
+            socket::wake(socket.as_fd());
         }
     }
 
@@ -230,10 +229,10 @@ impl Connection {
     }
 
     pub(super) fn disconnected(&self) -> CallError {
-        let death = self.death().unwrap_or(Death::Closed);
-        if death == Death::Unreachable(Errno::EAGAIN) {
-            return self.timed_out();
-        }
+        self.disconnected_by(&self.death().unwrap_or(Death::Closed))
+    }
+
+    pub(super) fn disconnected_by(&self, death: &Death) -> CallError {
         CallError::Disconnected {
             manager: self.endpoint.name.clone(),
             reason: death.reason(),

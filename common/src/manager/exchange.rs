@@ -253,8 +253,14 @@ impl Connection {
     /// For futures: delivers what has arrived, waiting for a few microseconds at most. Says
     /// whether this one may now sleep: then it must watch the socket if that is its task.
     pub(super) fn poll(&self, number: u64, waker: &Waker) -> Polled {
-        if !self.attach_step().unwrap_or(true) {
-            return self.leave_waker(self.lock(), number, waker);
+        match self.attach_step() {
+            Ok(false) => return self.leave_waker(self.lock(), number, waker),
+            // Another call may fare better.
+            Err(error) if !self.is_dead() => {
+                self.abandon(number);
+                return Polled::Ready(Err(error));
+            }
+            _ => {}
         }
         loop {
             let mut state = self.lock();

@@ -154,7 +154,7 @@ impl Sent {
     fn watch(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.driving.is_none() {
             let socket = self.connection.socket();
-            match socket.map(|socket| socket.try_clone_to_owned()) {
+            match socket.map(|socket| socket.try_clone()) {
                 Some(Ok(socket)) => self.driving = Some(Box::pin(reactor::readable(socket))),
                 // No descriptor is left: busy, but right.
                 Some(Err(_)) | None => {

@@ -111,11 +111,12 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Option<OwnedFd
 }
 
 /// Reads away the bytes that woke this side; false if the other side is gone.
-pub(super) fn drain(socket: BorrowedFd<'_>) -> bool {
+pub(super) fn drain(socket: impl AsFd) -> bool {
+    let socket = socket.as_fd().as_raw_fd();
     let mut buffer = [0u8; 64];
     loop {
         let flags = MsgFlags::MSG_DONTWAIT;
-        match nix::sys::socket::recv(socket.as_raw_fd(), &mut buffer, flags) {
+        match nix::sys::socket::recv(socket, &mut buffer, flags) {
             Ok(0) => return false,
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return error == Errno::EAGAIN,
@@ -124,7 +125,7 @@ pub(super) fn drain(socket: BorrowedFd<'_>) -> bool {
 }
 
 /// Waits until one of the descriptors can be read or is hung up; the deadline may come first.
-pub(super) fn wait(fds: &[BorrowedFd<'_>], deadline: Deadline) {
+pub(super) fn wait(fds: &[impl AsFd], deadline: Deadline) {
     let mut fds: Vec<PollFd> = fds
         .iter()
         .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN))

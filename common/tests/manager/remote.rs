@@ -4,10 +4,13 @@ use crate::eventually;
 use common::Process;
 use common::codec::{decode, encode};
 use common::manager::{
-    Address, CallError, ConnectError, Key, ListProxy, Manager, Refusal, StartError,
+    Address, CallError, ConnectError, Hosted, Key, ListProxy, Manager, Refusal, StartError,
 };
+use common::sync::Event;
+use futures::executor::block_on;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{self, Signal};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect, listen,
     send, socket,
@@ -173,6 +176,39 @@ fn who_says_nothing_is_sent_away_after_a_while() {
     });
 }
 
+/// A process that is given a proxy while the manager is busy, and then has other things to do, does
+/// not answer the manager's question.
+#[test]
+fn who_was_sent_away_for_its_silence_comes_again() {
+    isolated(|| {
+        let name = abstract_name();
+        let manager = Manager::serve(name.as_str()).unwrap();
+        let list: ListProxy<u32> = manager.list().unwrap();
+        let pid = nix::unistd::Pid::from_raw(manager.pid().unwrap().cast_signed());
+        signal::kill(pid, Signal::SIGSTOP).unwrap();
+        let (arrived, go) = (Event::new().unwrap(), Event::new().unwrap());
+        let append = |list: ListProxy<u32>, arrived: Event, go: Event| {
+            arrived.set();
+            go.wait();
+            list.append(1)
+        };
+        let args = (list.clone(), arrived.clone(), go.clone());
+        let process = Process::spawn(append, args).unwrap();
+        arrived.wait();
+        // More than are let wait. The process was there before them, and goes before them.
+        let silent: Vec<OwnedFd> = (0..300).map(|_| knock(&name)).collect();
+        let start = Instant::now();
+        signal::kill(pid, Signal::SIGCONT).unwrap();
+        let mut polled = [PollFd::new(silent[10].as_fd(), PollFlags::empty())];
+        assert_eq!(poll(&mut polled, 4_000u16), Ok(1), "it still waits");
+        // Nobody is sent away before it could answer.
+        assert!(start.elapsed() >= Duration::from_millis(250));
+        go.set();
+        process.join().unwrap().unwrap();
+        assert_eq!(list.to_string(), "[1]");
+    });
+}
+
 #[test]
 fn another_user_is_refused() {
     if !nix::unistd::geteuid().is_root() {
@@ -242,19 +278,30 @@ fn a_copy_of_the_program_gets_in_and_another_build_does_not() {
 }
 
 #[test]
-fn a_proxy_that_arrives_where_no_descriptor_is_left_says_so() {
+fn a_proxy_that_arrives_where_no_descriptor_is_left_says_so_until_there_is() {
     isolated(|| {
-        let mut manager = Manager::new().unwrap();
-        let list = encode(&manager.list_of([1u8]).unwrap()).unwrap();
-        manager.shutdown();
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
-        let list: ListProxy<u8> = decode(&list).unwrap();
-        let error = list.len().unwrap_err();
-        let text = error.to_string();
-        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-        assert!(matches!(error, CallError::Disconnected { .. }), "{text}");
-        assert!(text.contains("EMFILE"), "{text}");
+        let manager = Manager::new().unwrap();
+        let list = manager.list_of([1u8]).unwrap();
+        let work = |list: Vec<u8>| {
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+            let list: ListProxy<u8> = decode(&list).unwrap();
+            let length = |list: &mut Vec<u8>| list.len();
+            let errors = [
+                list.len().unwrap_err(),
+                block_on(list.proxy().call_async(length, ())).unwrap_err(),
+            ];
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+            for error in errors {
+                let text = error.to_string();
+                assert!(matches!(error, CallError::Disconnected { .. }), "{text}");
+                assert!(text.contains("EMFILE"), "{text}");
+            }
+            // When there are some again, so is the value.
+            list.len().unwrap()
+        };
+        let process = Process::spawn(work, (encode(&list).unwrap(),)).unwrap();
+        assert_eq!(process.join().unwrap(), 1);
     });
 }
 

@@ -105,6 +105,14 @@ impl Client {
         }
     }
 
+    /// When it was asked who it is, if it has not said so yet.
+    pub(super) fn asked(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Challenged { until, .. } => until.checked_sub(PATIENCE),
+            _ => None,
+        }
+    }
+
     /// Something happened on its socket, or it has ended; false if it is to be removed.
     pub(super) fn hear(&mut self, endpoint: &Endpoint) -> bool {
         if self
@@ -127,8 +135,8 @@ impl Client {
     fn understand(&mut self, packet: &[u8], endpoint: &Endpoint) -> Option<()> {
         match &self.stage {
             Stage::Attached(_) => None,
-            Stage::Challenged { nonce, until } => {
-                let (nonce, until) = (*nonce, *until);
+            Stage::Challenged { nonce, .. } => {
+                let nonce = *nonce;
                 let answer: Answer = hello::unpack(packet)?;
                 if !hello::check_client(&endpoint.key, &nonce, &answer) {
                     return self.refuse(Refusal::Key);
@@ -140,7 +148,7 @@ impl Client {
                 self.stage = Stage::AskedForDigest {
                     nonce,
                     answer,
-                    until,
+                    until: Instant::now() + PATIENCE,
                 };
                 Some(())
             }

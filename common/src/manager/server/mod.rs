@@ -193,7 +193,7 @@ impl Server {
         for place in 0..self.clients.len() {
             let client = self.clients[place].as_ref();
             if client.is_some_and(|c| c.must_attach_by().is_some_and(|date| date <= now)) {
-                self.remove(place);
+                self.send_away(place);
             }
         }
         if self.door.closed_until().is_some_and(|until| until <= now) {
@@ -209,36 +209,45 @@ impl Server {
     }
 
     fn let_in(&mut self) {
-        loop {
-            self.make_room();
+        while self.make_room() {
             match self.door.accept(self.connected + 1) {
                 Ok(Some(client)) => self.add(client),
                 Ok(None) => {}
                 Err(Errno::EAGAIN) => return,
-                // No descriptors: a listener that stays readable would keep this process busy.
-                Err(_) => {
-                    let _ = self.epoll.delete(self.door.listener());
-                    self.door.close_for_a_while();
-                    return;
-                }
+                // No descriptors.
+                Err(_) => break,
+            }
+        }
+        // A listener that stays readable would keep this process busy.
+        let _ = self.epoll.delete(self.door.listener());
+        self.door.close_for_a_while();
+    }
+
+    /// So many may be at the door at a time, and who was asked first goes; but each has a chance to
+    /// answer. False if nobody has had it yet: the others wait outside.
+    fn make_room(&mut self) -> bool {
+        const MOST: usize = 256;
+        const CHANCE: Duration = Duration::from_millis(250);
+        loop {
+            let asked = |client: &Option<Client>| client.as_ref().and_then(Client::asked);
+            let clients = self.clients.iter().zip(0..);
+            let silent = clients.filter_map(|(client, place)| Some((asked(client)?, place)));
+            if silent.clone().count() < MOST {
+                return true;
+            }
+            match silent.min() {
+                Some((asked, place)) if asked.elapsed() >= CHANCE => self.send_away(place),
+                _ => return false,
             }
         }
     }
 
-    /// So many may be at the door at a time; who has waited longest goes.
-    fn make_room(&mut self) {
-        const MOST: usize = 256;
-        let at_door = |client: &Option<Client>| {
-            let client = client.as_ref();
-            client.and_then(Client::must_attach_by)
-        };
-        if self.clients.iter().filter_map(at_door).count() < MOST {
-            return;
-        }
-        let oldest = (0..self.clients.len())
-            .filter(|&place| at_door(&self.clients[place]).is_some())
-            .min_by_key(|&place| at_door(&self.clients[place]));
-        if let Some(place) = oldest {
+    /// Removes one who takes too long to answer. What it said while this process was busy counts.
+    fn send_away(&mut self, place: usize) {
+        let date = |server: &Server| server.clients[place].as_ref()?.must_attach_by();
+        let before = date(self);
+        self.hear(place);
+        if before.is_some() && date(self) == before {
             self.remove(place);
         }
     }
