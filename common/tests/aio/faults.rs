@@ -5,6 +5,7 @@ use common::aio::pool::{Pool, TaskError};
 use common::process::{Process, Stdio};
 use futures::executor::block_on;
 use futures::{StreamExt, stream};
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
@@ -71,6 +72,33 @@ fn what_was_lost_is_run_again_if_asked_for() {
         assert_ne!(died.unwrap(), before);
         assert_ne!(bystander, Err(TaskError::Closed));
         assert_eq!(flag.count(), 2);
+    });
+}
+
+/// The end of the worker's socket is seen before that of its process.
+#[test]
+fn how_a_worker_died_is_told() {
+    isolated(|| {
+        async fn die(signal: Option<i32>) {
+            let Some(signal) = signal else {
+                std::process::exit(3);
+            };
+            let signal = Signal::try_from(signal).unwrap();
+            loop {
+                // What handles it for Rust's own messages does so once.
+                nix::sys::signal::raise(signal).unwrap();
+            }
+        }
+        let pool = Pool::new(1).unwrap();
+        for (signal, told) in [
+            (Some(Signal::SIGABRT as i32), "SIGABRT"),
+            (Some(Signal::SIGSEGV as i32), "SIGSEGV"),
+            (Some(Signal::SIGTERM as i32), "SIGTERM"),
+            (None, "it exited with code 3"),
+        ] {
+            let error = block_on(pool.apply(die, (signal,))).unwrap_err();
+            assert!(error.to_string().contains(told), "{error}, not {told}");
+        }
     });
 }
 

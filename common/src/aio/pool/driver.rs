@@ -54,8 +54,11 @@ pub(super) enum FromSlot {
     Connected(mpsc::UnboundedSender<Vec<u8>>, u32),
     Taken(u64),
     Done(u64, Result<Vec<u8>, Failure>),
-    /// Nothing more will come from it.
-    Silent,
+    /// Nothing more will come from it. If its process is still there after so long, it is of no
+    /// use.
+    Silent {
+        grace: Duration,
+    },
     /// It is there no more.
     Ended(Ending),
 }
@@ -175,11 +178,10 @@ impl Driver {
             }
             FromSlot::Taken(count) => slot.taken = count,
             FromSlot::Done(id, end) => self.done(at, id, end),
-            FromSlot::Silent => {
+            FromSlot::Silent { grace } => {
                 slot.silent = true;
                 slot.outbox = None;
-                // It closed its socket, or talks nonsense: it is of no use alive.
-                slot.kill();
+                slot.kill_after(grace);
             }
             FromSlot::Ended(ending) => slot.ended = Some(ending),
         }
@@ -267,7 +269,7 @@ impl Driver {
                     return;
                 }
                 sent.overdue = true;
-                self.slots[sent.slot].kill();
+                self.slots[sent.slot].kill_after(Duration::ZERO);
             }
             self.deadlines.pop_front();
         }

@@ -6,6 +6,7 @@ use super::driver::{Ending, Event, FromSlot};
 use super::wire::{self, FromWorker};
 use super::worker::{self, Orders};
 use crate::pool::{Pool, TaskError};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -15,16 +16,18 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-/// How long the socket of a worker that has ended is still read: what it had sent is there at
-/// once, but a process that it had forked may hold the socket open for ever.
+/// How long a worker's end is waited for when half of it has been seen. The socket of one that has
+/// ended is still read: what it had sent is there at once, but a process that it had forked may
+/// hold the socket open for ever. And of one whose socket has ended it is known a moment later how
+/// its process did, but it may live on for ever.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Has a worker of `hosts` run coroutines, and tells `events` when that has ended. Kills the worker
-/// when told to.
+/// when told to, if it has not ended by itself so long after.
 pub(super) async fn host(
     orders: Orders,
     hosts: Arc<Pool>,
-    killed: oneshot::Receiver<()>,
+    killed: oneshot::Receiver<Duration>,
     events: mpsc::UnboundedSender<Event>,
 ) {
     let (slot, generation) = (orders.slot as usize, orders.generation);
@@ -39,20 +42,29 @@ pub(super) async fn host(
     drop(hosts);
     let ending = tokio::select! {
         end = &mut served => Ending::of(end),
-        Ok(()) = killed => {
-            served.cancel();
-            Ending {
-                status: Some(ExitStatus::from_raw(libc::SIGKILL)),
-                reason: "it was killed".to_owned(),
+        Ok(grace) = killed => match tokio::time::timeout(grace, &mut served).await {
+            Ok(end) => Ending::of(end),
+            Err(_) => {
+                served.cancel();
+                Ending::killed()
             }
         }
     };
     tell(FromSlot::Ended(ending));
     tokio::time::sleep(LAST_WORDS).await;
-    tell(FromSlot::Silent);
+    tell(FromSlot::Silent {
+        grace: Duration::ZERO,
+    });
 }
 
 impl Ending {
+    fn killed() -> Self {
+        Ending {
+            status: Some(ExitStatus::from_raw(libc::SIGKILL)),
+            reason: "it was killed".to_owned(),
+        }
+    }
+
     fn of(end: Result<Result<(), String>, TaskError>) -> Self {
         let (status, reason) = match end {
             Ok(Ok(())) => (None, "it ended by itself".to_owned()),
@@ -126,6 +138,7 @@ async fn listen(
     let (outbox, frames) = mpsc::unbounded_channel();
     tokio::spawn(send_frames(frames, write));
     let mut told = tell(FromSlot::Connected(outbox, pid));
+    let mut grace = LAST_WORDS;
     // Until the pool has gone, or the worker has.
     while told.is_ok() {
         told = match wire::get(&mut read).await {
@@ -133,11 +146,17 @@ async fn listen(
             Ok(Some((FromWorker::Done { id, end }, body))) => {
                 tell(FromSlot::Done(id, end.map(|()| body)))
             }
-            _ => break,
+            Ok(None) => break,
+            // The socket failed, or ended within a frame.
+            Err(error) if error.kind() != io::ErrorKind::Other => break,
+            // A worker that says something unintelligible is one that must not go on.
+            Ok(Some(_)) | Err(_) => {
+                grace = Duration::ZERO;
+                break;
+            }
         };
     }
-    // A worker that says something unintelligible is one that cannot go on.
-    let _ = tell(FromSlot::Silent);
+    let _ = tell(FromSlot::Silent { grace });
 }
 
 /// Sends what the pool has for a worker; frames that come together go in one write.

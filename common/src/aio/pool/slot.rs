@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) struct Slot {
     /// Counts the workers that had this place.
     pub(super) generation: u64,
-    /// There is one, at least on its way; kills it.
-    pub(super) host: Option<oneshot::Sender<()>>,
+    /// There is one, at least on its way; kills it, if it has not ended by itself so long after.
+    pub(super) host: Option<oneshot::Sender<Duration>>,
     /// Its process id, once it has connected.
     pub(super) pid: Option<u32>,
     /// To it, while it can be talked to.
@@ -57,11 +57,12 @@ impl Slot {
         }
     }
 
-    pub(super) fn kill(&mut self) {
+    /// Kills it, if it has not ended by itself after `grace`. The first to say so decides.
+    pub(super) fn kill_after(&mut self, grace: Duration) {
         if let Some(host) = &mut self.host {
             let (spent, _) = oneshot::channel();
             // If nobody listens, it has ended already.
-            let _ = std::mem::replace(host, spent).send(());
+            let _ = std::mem::replace(host, spent).send(grace);
         }
     }
 
