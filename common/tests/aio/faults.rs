@@ -1,6 +1,6 @@
 //! Workers that die or cannot be started, strangers, a parent that is killed.
 
-use super::{Flag, flag, pid, raise, square};
+use super::{Flag, flag, pid, raise, square, within_ten_seconds};
 use common::aio::pool::{Pool, TaskError};
 use common::process::{Process, Stdio};
 use futures::executor::block_on;
@@ -99,6 +99,41 @@ fn how_a_worker_died_is_told() {
             let error = block_on(pool.apply(die, (signal,))).unwrap_err();
             assert!(error.to_string().contains(told), "{error}, not {told}");
         }
+    });
+}
+
+/// The workers are not started again by the pool that they live in, which would give a new one
+/// the dead one's place: then nobody would answer for what that had, if its socket stays open.
+#[test]
+fn retries_of_the_hosts_are_not_heeded() {
+    isolated(|| {
+        async fn die_with_an_heir(began: String) {
+            raise(&began);
+            // SAFETY: the worker has one thread, and the copy only looks for a file.
+            #[allow(unsafe_code)]
+            let forked = unsafe { nix::unistd::fork() }.unwrap();
+            if let nix::unistd::ForkResult::Parent { .. } = forked {
+                std::process::abort();
+            }
+            let last = Instant::now() + Duration::from_secs(30);
+            while flag(&began).exists() && Instant::now() < last {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // SAFETY: it only ends this process.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::_exit(0)
+            }
+        }
+        // Its copy lives as long as this.
+        let began = Flag::new("began");
+        let hosts = common::pool::Pool::builder().retries(1);
+        let pool = Pool::builder().workers(1).hosts(hosts).build().unwrap();
+        let call = pool.apply(die_with_an_heir, (began.0.clone(),));
+        let error = within_ten_seconds(call).unwrap_err();
+        assert!(error.to_string().contains("SIGABRT"), "{error}");
+        assert_eq!(began.count(), 1);
+        assert_eq!(block_on(pool.apply(square, (3,))), Ok(9));
     });
 }
 

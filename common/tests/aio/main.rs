@@ -7,6 +7,19 @@ mod faults;
 use std::time::Duration;
 use tokio::time::sleep;
 
+/// A runtime of this thread's own, with a clock.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+/// What has to be done by then.
+fn within_ten_seconds<T>(what: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(10);
+    let done = runtime().block_on(async { tokio::time::timeout(limit, what).await });
+    done.expect("no hang")
+}
+
 async fn square(x: u64) -> u64 {
     tokio::task::yield_now().await;
     x * x

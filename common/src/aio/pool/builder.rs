@@ -129,8 +129,9 @@ impl Builder {
     }
 
     /// Describes where the workers live: start method, initializer, niceness, CPUs, limit of
-    /// memory. The number of workers is this builder's; a time limit for tasks would be one for a
-    /// worker's whole life.
+    /// memory. The number of workers is this builder's, and so are the
+    /// [`retries`](Self::retries): those set in `hosts` are not heeded. A time limit for tasks
+    /// would be one for a worker's whole life.
     ///
     /// ```
     /// use common::aio;
@@ -159,7 +160,9 @@ impl Builder {
         let runtime = reactor::handle().map_err(PoolError::Thread)?;
         let _context = runtime.enter();
         let listener = listen(&address).map_err(PoolError::Socket)?;
-        let hosts = Arc::new(self.hosts.workers(self.workers).build()?);
+        // A worker that dies is replaced here: to serve again would be to pass for the dead one.
+        let hosts = self.hosts.workers(self.workers).retries(0).build()?;
+        let hosts = Arc::new(hosts);
         let (events, happening) = mpsc::unbounded_channel();
         runtime.spawn(accept(listener, key, events.clone()));
         let driver = Driver::new(settings, address, key, Arc::clone(&hosts), events.clone());
