@@ -44,6 +44,22 @@ fn a_soft_timeout_cancels_the_coroutine_and_the_worker_lives() {
     });
 }
 
+/// A time too long for the clock is for ever.
+#[test]
+fn limits_of_time_may_be_as_long_as_one_likes() {
+    isolated(|| {
+        let builder = || Pool::builder().workers(1);
+        for builder in [
+            builder().task_timeout(Duration::MAX),
+            builder().hard_timeout(Duration::MAX),
+            builder().task_timeout(Duration::from_secs(1 << 62)),
+        ] {
+            let pool = builder.build().unwrap();
+            assert_eq!(block_on(pool.apply(square, (3,))), Ok(9));
+        }
+    });
+}
+
 #[test]
 fn a_hard_timeout_kills_a_worker_whose_loop_is_blocked() {
     isolated(|| {

@@ -243,9 +243,10 @@ impl Driver {
         slot.sent += 1;
         slot.in_flight += task.calls;
         self.number += 1;
-        if let Some(limit) = self.settings.hard_timeout {
-            self.deadlines
-                .push_back((Instant::now() + limit, task.id, self.number));
+        let limit = self.settings.hard_timeout;
+        // A time too long for the clock is for ever.
+        if let Some(deadline) = limit.and_then(|limit| Instant::now().checked_add(limit)) {
+            self.deadlines.push_back((deadline, task.id, self.number));
         }
         let sent = Sent {
             slot: at,
