@@ -176,6 +176,51 @@ fn panics_and_results_that_do_not_serialise_are_errors_of_their_own_item() {
     });
 }
 
+/// A value that panics, be it while it is turned into bytes or dropped, is alone in that.
+#[test]
+fn a_value_that_panics_leaves_its_chunk_alone() {
+    isolated(|| {
+        struct Picky {
+            x: u64,
+            _bomb: Option<Bomb>,
+        }
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("not to be dropped");
+            }
+        }
+        impl serde::Serialize for Picky {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                assert_ne!(self.x, 1, "not to be sent");
+                serializer.serialize_u64(self.x)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for Picky {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                u64::deserialize(d).map(|x| Picky { x, _bomb: None })
+            }
+        }
+        let pool = Pool::builder().workers(1).chunk_size(5).build().unwrap();
+        let picky = |x: u64| async move {
+            Picky {
+                x,
+                _bomb: (x > 2).then(|| Bomb),
+            }
+        };
+        let ends: Vec<_> = block_on(pool.imap(picky, 0..5).collect());
+        for (x, end) in (0..).zip(&ends) {
+            match (x, end) {
+                (1, Err(TaskError::Panicked { message, .. })) => {
+                    assert!(message.contains("not to be sent"), "{message}");
+                }
+                (_, Ok(value)) => assert_eq!(value.x, x),
+                (_, Err(error)) => panic!("{x}: {error}"),
+            }
+        }
+    });
+}
+
 #[test]
 fn a_panic_while_arguments_are_read_is_their_calls_own() {
     isolated(|| {

@@ -44,6 +44,39 @@ fn a_soft_timeout_cancels_the_coroutine_and_the_worker_lives() {
     });
 }
 
+/// What is dropped at its limit of time may panic then: that is its own end only.
+#[test]
+fn a_panic_in_a_cancelled_coroutine_is_its_own() {
+    isolated(|| {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("in drop");
+            }
+        }
+        async fn wait(x: u64) -> u64 {
+            if x == 1 {
+                let _bomb = Bomb;
+                sleep(Duration::from_secs(3_600)).await;
+            }
+            x
+        }
+        let pool = Pool::builder()
+            .workers(1)
+            .chunk_size(3)
+            .task_timeout(Duration::from_millis(50))
+            .build()
+            .unwrap();
+        let ends: Vec<_> = block_on(pool.imap(wait, 0..3).collect());
+        assert_eq!((&ends[0], &ends[2]), (&Ok(0), &Ok(2)));
+        assert!(
+            matches!(&ends[1], Err(TaskError::Panicked { message, .. }) if message == "in drop"),
+            "{:?}",
+            ends[1]
+        );
+    });
+}
+
 /// A time too long for the clock is for ever.
 #[test]
 fn limits_of_time_may_be_as_long_as_one_likes() {

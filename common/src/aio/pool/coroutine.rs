@@ -94,7 +94,7 @@ where
     const ENTRY: &'static Entry<Chunk> = &Entry::new::<(F, A, F::Value)>(Chunk(|args, timeout| {
         let calls: Vec<A> = codec::decode(args)?;
         Ok(Box::pin(async move {
-            encode_ends(&mut run_calls::<F, A>(calls, timeout).await)
+            encode_ends(run_calls::<F, A>(calls, timeout).await)
         }))
     }));
 }
@@ -134,24 +134,41 @@ where
     F: AsyncFunction<A>,
 {
     // The function itself may panic as well, before there is a future.
-    let call = catch(async move { function::instance::<F>().call(args).await });
+    let call = async move { function::instance::<F>().call(args).await };
     match timeout {
-        None => call.await,
-        Some(limit) => tokio::time::timeout(limit, call)
+        None => catch(call).await.map_err(CallError::Panicked),
+        // Caught around it: what is too late is dropped there, and may panic then.
+        Some(limit) => catch(tokio::time::timeout(limit, call))
             .await
-            .map_err(|_| CallError::TimedOut)?,
+            .map_err(CallError::Panicked)?
+            .map_err(|_| CallError::TimedOut),
     }
-    .map_err(CallError::Panicked)
 }
 
-/// One value that does not serialise must not take the others of its chunk with it.
-fn encode_ends<R: Serialize>(ends: &mut [Result<R, CallError>]) -> Result<Vec<u8>, EncodeError> {
-    codec::encode(ends).or_else(|_| {
-        for end in &mut *ends {
-            if let Err(error) = codec::encode(end) {
-                *end = Err(CallError::Result(error));
-            }
+/// One value that does not serialise, or panics when it is to, or when it is dropped, must not
+/// take the others of its chunk with it.
+fn encode_ends<R: Serialize>(mut ends: Vec<Result<R, CallError>>) -> Result<Vec<u8>, EncodeError> {
+    let all = match panic::catch(|| codec::encode(&ends)) {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) | Err(_) => {
+            ends = ends.into_iter().map(encodable).collect();
+            codec::encode(&ends)
         }
-        codec::encode(ends)
-    })
+    };
+    for end in ends {
+        // It has been sent, and the panic printed.
+        let _ = panic::catch(|| drop(end));
+    }
+    all
+}
+
+/// The end itself, if it can be encoded; else why not.
+fn encodable<R: Serialize>(end: Result<R, CallError>) -> Result<R, CallError> {
+    let error = match panic::catch(|| codec::encode(&end)) {
+        Ok(Ok(_)) => return end,
+        Ok(Err(error)) => CallError::Result(error),
+        Err(panic) => CallError::Panicked(panic),
+    };
+    let _ = panic::catch(|| drop(end));
+    Err(error)
 }
