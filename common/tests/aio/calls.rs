@@ -221,6 +221,18 @@ fn a_value_that_panics_leaves_its_chunk_alone() {
     });
 }
 
+/// An iterator that would go on after its end is not asked to.
+#[test]
+fn the_first_end_of_an_iterator_is_its_end() {
+    isolated(|| {
+        let pool = Pool::builder().workers(1).chunk_size(2).build().unwrap();
+        let mut left = 0..10;
+        let stutters = std::iter::from_fn(move || left.next().filter(|x| x % 4 != 3));
+        let all: Vec<_> = block_on(pool.imap(square, stutters).collect());
+        assert_eq!(all, [Ok(0), Ok(1), Ok(4)]);
+    });
+}
+
 #[test]
 fn a_panic_while_arguments_are_read_is_their_calls_own() {
     isolated(|| {

@@ -141,7 +141,7 @@ impl Client {
     }
 
     /// Chunks of calls, to be polled together.
-    pub(super) fn chunks<F, I, T, R>(&self, f: F, mut items: I, chunk: usize) -> Chunks<R>
+    pub(super) fn chunks<F, I, T, R>(&self, f: F, items: I, chunk: usize) -> Chunks<R>
     where
         F: AsyncFunction<(T,), Value = R>,
         I: Iterator<Item = T> + Send + 'static,
@@ -149,6 +149,8 @@ impl Client {
         R: Serialize + DeserializeOwned + Send + 'static,
     {
         let client = self.clone();
+        // A chunk that is not full is the last, whatever the iterator would give after its end.
+        let mut items = items.fuse();
         let mut base = 0;
         let chunks = std::iter::from_fn(move || {
             let calls: Vec<(T,)> = items.by_ref().take(chunk).map(|item| (item,)).collect();
