@@ -1,19 +1,13 @@
 //! How a coroutine ends before it is done: limits of time, cancelling, the end of its pool.
 
-use super::{Flag, pid, raise, square};
+use super::{Flag, pid, raise, runtime, square, within_ten_seconds};
 use common::aio;
 use common::aio::pool::{Pool, TaskError};
-use futures::StreamExt;
 use futures::executor::block_on;
+use futures::{FutureExt, StreamExt};
 use std::time::{Duration, Instant};
 use testkit::isolated;
 use tokio::time::{sleep, timeout};
-
-/// A runtime of this thread's own, with a clock.
-fn runtime() -> tokio::runtime::Runtime {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().build().unwrap()
-}
 
 /// A pool that has room for one call at a time.
 fn one_place() -> Pool {
@@ -204,6 +198,45 @@ fn finishing_lets_everything_end_first() {
         block_on(pool.finish());
         assert_eq!(flag.count(), 2);
         assert_eq!(call.join().unwrap(), Ok(()));
+    });
+}
+
+/// Two streams that were polled once, of a pool that has room for half of that; the second has
+/// to wait for the first.
+macro_rules! two_streams {
+    ($pool:ident, $first:ident, $second:ident) => {
+        let builder = Pool::builder().workers(1).in_flight(2).window(2);
+        let $pool = builder.build().unwrap();
+        let mut $first = Box::pin($pool.imap(square, 0..10));
+        let mut $second = Box::pin($pool.imap(square, 0..10));
+        assert_eq!($first.next().now_or_never(), None);
+        assert_eq!($second.next().now_or_never(), None);
+    };
+}
+
+#[test]
+fn a_stream_that_nobody_polls_holds_up_no_other() {
+    isolated(|| {
+        two_streams!(pool, first, second);
+        let all = within_ten_seconds(first.collect::<Vec<_>>());
+        assert_eq!(all, (0..10).map(|x| Ok(x * x)).collect::<Vec<_>>());
+        let rest = block_on(second.collect::<Vec<_>>());
+        assert_eq!(rest, all);
+        drop(pool);
+    });
+}
+
+/// What it had asked for before is done; what it asks for later is not.
+#[test]
+fn finishing_waits_for_nobody_to_poll() {
+    isolated(|| {
+        two_streams!(pool, first, second);
+        within_ten_seconds(pool.finish());
+        for stream in [&mut first, &mut second] {
+            assert_eq!(block_on(stream.next()), Some(Ok(0)));
+            assert_eq!(block_on(stream.next()), Some(Ok(1)));
+            assert_eq!(block_on(stream.next()), Some(Err(TaskError::Closed)));
+        }
     });
 }
 

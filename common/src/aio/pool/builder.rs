@@ -172,6 +172,7 @@ impl Builder {
                 events,
                 permits: Arc::new(Semaphore::new(terms.window)),
                 next_id: Arc::new(AtomicU64::new(0)),
+                runtime,
                 hosts,
                 terms,
             },

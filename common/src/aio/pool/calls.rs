@@ -16,7 +16,8 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// What calls need of a pool. It does not keep the pool alive.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub(super) struct Client {
     /// One for each coroutine that may be under way.
     pub(super) permits: Arc<Semaphore>,
     pub(super) next_id: Arc<AtomicU64>,
+    /// The library's own, whose tasks are polled whatever the callers do.
+    pub(super) runtime: &'static Handle,
     /// Where the workers live.
     pub(super) hosts: Arc<pool::Pool>,
     pub(super) terms: Terms,
@@ -115,11 +118,6 @@ impl Client {
     /// Sends a chunk off and waits for its answer; if this future is dropped meanwhile, the chunk
     /// is cancelled.
     async fn answer(&self, entry: EntryRef, args: Vec<u8>, calls: usize) -> Result<Vec<u8>, Lost> {
-        let permits = u32::try_from(calls).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.permits)
-            .acquire_many_owned(permits)
-            .await
-            .map_err(|_| Lost::Closed)?;
         let (end, answer) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let task = Task {
@@ -129,15 +127,34 @@ impl Client {
             calls,
             retries: self.terms.retries,
             end,
-            _permit: permit,
+            permit: None,
         };
-        self.events
-            .send(Event::Run(task))
-            .map_err(|_| Lost::Closed)?;
+        self.submit(task);
         let mut cancel = CancelOnDrop(Some((&self.events, id)));
         let answer = answer.await;
         cancel.0 = None;
         answer.unwrap_or(Err(Lost::Cancelled))
+    }
+
+    /// Gives a chunk to the driver, as soon as there is room for it.
+    ///
+    /// Who waits for room is a task of the library's own, not the caller's future: that may be
+    /// kept unpolled, and the room that it was given would be lost to all others meanwhile.
+    fn submit(&self, mut task: Task) {
+        let permits = u32::try_from(task.calls).unwrap_or(u32::MAX);
+        let mut room = Box::pin(Arc::clone(&self.permits).acquire_many_owned(permits));
+        // If there is none, this takes the place in the queue: in the order of the calls.
+        if let Some(permit) = (&mut room).now_or_never() {
+            return task.enter(permit, &self.events);
+        }
+        let events = self.events.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                permit = room => task.enter(permit, &events),
+                // Nobody waits for it any more.
+                () = task.end.closed() => {}
+            }
+        });
     }
 
     /// Chunks of calls, to be polled together.
@@ -187,8 +204,8 @@ impl Client {
             .clamp(1, self.terms.in_flight)
     }
 
-    /// The permits are given in the order in which they are asked for: who gets all of them is
-    /// the only one.
+    /// Waits until nothing is under way. The permits are given in the order in which they are asked
+    /// for, to tasks that take them: who gets all of them is the only one.
     pub(super) async fn finish(&self) {
         let all = u32::try_from(self.terms.window).unwrap_or(u32::MAX);
         let _ = self.permits.acquire_many(all).await;
@@ -200,6 +217,27 @@ impl Client {
         // What is under way is answered for before the workers' deaths can be.
         let _ = self.events.send(Event::Terminate);
         self.hosts.terminate();
+    }
+}
+
+impl Task {
+    /// Goes to the driver, if the pool still takes any.
+    fn enter(
+        mut self,
+        permit: Result<OwnedSemaphorePermit, AcquireError>,
+        events: &mpsc::UnboundedSender<Event>,
+    ) {
+        let refused = match permit {
+            Ok(permit) => {
+                self.permit = Some(permit);
+                events.send(Event::Run(self)).map_err(|error| error.0)
+            }
+            Err(_) => Err(Event::Run(self)),
+        };
+        if let Err(Event::Run(task)) = refused {
+            // If nobody waits any more, that is their business.
+            let _ = task.end.send(Err(Lost::Closed));
+        }
     }
 }
 

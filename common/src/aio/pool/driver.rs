@@ -29,8 +29,8 @@ pub(super) struct Task {
     /// How many more workers it may lose.
     pub(super) retries: u32,
     pub(super) end: oneshot::Sender<Result<Vec<u8>, Lost>>,
-    /// Its share of what may be under way in the pool; given back when it goes.
-    pub(super) _permit: OwnedSemaphorePermit,
+    /// Its share of what may be under way in the pool, once it has it; given back when it goes.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What happens to a pool.

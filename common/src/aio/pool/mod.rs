@@ -189,8 +189,9 @@ impl Pool {
         chunks.in_order().flat_map(stream::iter)
     }
 
-    /// Waits until the coroutines under way have ended, and ends the workers. What is asked for
-    /// meanwhile, by a future or stream that is still there, gives [`TaskError::Closed`].
+    /// Waits until the coroutines asked for so far have ended, and ends the workers. What is asked
+    /// for meanwhile, by a future or stream that is still there, gives [`TaskError::Closed`]. None
+    /// of them has to be polled meanwhile.
     pub async fn finish(self) {
         self.client.finish().await;
     }
