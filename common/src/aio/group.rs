@@ -123,16 +123,28 @@ impl<E: Send + 'static> TaskGroup<E> {
         T: Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
+        let (give, value) = oneshot::channel();
+        let (hand_over, handed_over) = oneshot::channel::<F>();
+        let member = async move {
+            match handed_over.await {
+                // Whether anybody still wants the value is not the member's business.
+                Ok(coroutine) => {
+                    let member = async move { coroutine.await.map(|value| drop(give.send(value))) };
+                    settle(member).await
+                }
+                // Never: it is handed over below.
+                Err(_) => Ok(()),
+            }
+        };
         let mut members = self.shared.members();
         if members.closed {
             return Err(GroupClosed(coroutine));
         }
-        let (give, value) = oneshot::channel();
-        let task = members.tasks.spawn(async move {
-            // Whether anybody still wants the value is not the member's business.
-            settle(coroutine).await.map(|value| drop(give.send(value)))
-        });
+        let task = members.tasks.spawn(member);
         drop(members);
+        // Only now, for a runtime that has been shut down drops what it is given, and the
+        // coroutine's destructors may use the group.
+        drop(hand_over.send(coroutine));
         self.shared.waker.wake();
         Ok(Member { value, task })
     }

@@ -210,6 +210,53 @@ async fn no_member_after_a_failure() {
     assert!(refused.get());
 }
 
+/// Destructors may use the group, also those of a coroutine that was never started.
+#[test]
+fn a_coroutine_that_its_runtime_refuses_may_use_its_group() {
+    struct SpawnsOnDrop(TaskGroup<&'static str>);
+    impl Drop for SpawnsOnDrop {
+        fn drop(&mut self) {
+            drop(self.0.spawn(async { Ok(()) }));
+        }
+    }
+    let (told, hear) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _context = handle.enter();
+        let group = TaskGroup::run(async |group: TaskGroup<&'static str>| {
+            let cleanup = SpawnsOnDrop(group.clone());
+            let member = async move {
+                let _cleanup = cleanup;
+                Ok(())
+            };
+            Ok(group.spawn(member).unwrap().await.is_err())
+        });
+        told.send(futures::executor::block_on(group)).unwrap();
+    });
+    // It would wait for a lock of its own.
+    let end = hear.recv_timeout(seconds(10)).unwrap();
+    assert_eq!(end, Ok(true));
+}
+
+/// The value of a member whose handle is gone is dropped within the group.
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_a_members_value_is_dropped_fails_the_group() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in drop");
+        }
+    }
+    let end = TaskGroup::run(async |group: TaskGroup<String>| {
+        drop(group.spawn(async { Ok(Bomb) }).unwrap());
+        Ok(())
+    });
+    let errors = end.await.unwrap_err().errors;
+    assert!(matches!(&errors[..], [ChildError::Panicked(panic)] if panic.message == "in drop"));
+}
+
 /// On several threads nothing differs, and what `run` returns may be spawned itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_members_on_several_threads() {
