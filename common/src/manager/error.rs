@@ -78,6 +78,9 @@ pub enum CallError {
     /// The server did not understand the function or its arguments, or could not send its result.
     #[error(transparent)]
     Server(Failure),
+    /// The manager's process has no memory for a value that large. The value is as it was.
+    #[error("the manager has no memory for a value that large; it is as it was")]
+    NoMemory,
     /// What arrived is not what the function returns.
     #[error("the function ran, but its result was not understood: {0}")]
     Result(DecodeError),

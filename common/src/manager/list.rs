@@ -311,15 +311,15 @@ impl<T: Item> ListProxy<T> {
     ///
     /// # Errors
     ///
-    /// [`CallError`].
+    /// [`CallError::NoMemory`] if there is no room for that many; else as all methods here.
     pub fn repeat(&self, times: usize) -> Result<(), CallError>
     where
         T: Copy,
     {
-        self.0.call(
-            |list: &mut Vec<T>, times: usize| *list = list.repeat(times),
-            (times,),
-        )
+        match self.0.call(repeat, (times,))? {
+            true => Ok(()),
+            false => Err(CallError::NoMemory),
+        }
     }
 
     /// Removes all items.
@@ -354,6 +354,23 @@ impl<T: Item> ListProxy<T> {
     {
         self.snapshot().map(Vec::into_iter)
     }
+}
+
+/// False, and nothing is changed, if there is no memory: an allocation that fails would end the
+/// manager, and all that it owns with it.
+fn repeat<T: Copy>(list: &mut Vec<T>, times: usize) -> bool {
+    let Some(total) = list.len().checked_mul(times) else {
+        return false;
+    };
+    list.truncate(total);
+    if list.try_reserve_exact(total - list.len()).is_err() {
+        return false;
+    }
+    while list.len() < total {
+        let more = list.len().min(total - list.len());
+        list.extend_from_within(..more);
+    }
+    true
 }
 
 typed_proxy!(ListProxy<T> of Vec<T>);

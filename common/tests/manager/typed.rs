@@ -59,6 +59,24 @@ fn lists() {
     });
 }
 
+#[test]
+fn a_list_that_no_memory_is_large_enough_for_is_an_error() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let list = manager.list_of([1u64, 2]).unwrap();
+        for times in [1 << 44, usize::MAX] {
+            assert_eq!(list.repeat(times).unwrap_err(), CallError::NoMemory);
+        }
+        list.repeat(3).unwrap();
+        assert_eq!(list.to_string(), "[1, 2, 1, 2, 1, 2]");
+        list.repeat(1).unwrap();
+        assert_eq!(list.len().unwrap(), 6);
+        list.repeat(0).unwrap();
+        list.repeat(usize::MAX).unwrap();
+        assert!(list.is_empty().unwrap());
+    });
+}
+
 // G-030
 #[test]
 fn what_a_list_gives_is_a_copy() {
