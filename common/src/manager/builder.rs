@@ -3,7 +3,7 @@
 //! To copy: the folder manager/ and what its mod.rs names.
 
 use super::address::{Address, Key, random};
-use super::connection::Connection;
+use super::connection::{Connection, Death};
 use super::endpoint::Endpoint;
 use super::error::StartError;
 use super::server::{self, NotReady, Ready};
@@ -164,14 +164,26 @@ impl Builder {
         };
         let process = spawn(&start, deadline)?;
         let connection = Connection::to(&Arc::new(endpoint), deadline);
-        connection
-            .attach(deadline)
-            .map_err(|error| StartError::NotUp {
-                manager: connection.endpoint.name.clone(),
-                reason: error.to_string(),
-            })?;
+        attach(&connection, &process, deadline)?;
         Ok(Manager::started(connection, key, process))
     }
+}
+
+/// Waits until the new manager has let this process in; kills one that does not.
+fn attach(
+    connection: &Connection,
+    process: &Process<()>,
+    deadline: Deadline,
+) -> Result<(), StartError> {
+    connection.attach(deadline).map_err(|error| {
+        // Being asked to end first would take a stopped one a second more than the caller gave.
+        let _ = process.kill();
+        connection.die(Death::Closed);
+        StartError::NotUp {
+            manager: connection.endpoint.name.clone(),
+            reason: error.to_string(),
+        }
+    })
 }
 
 /// The report must fit in a packet.
@@ -275,5 +287,30 @@ fn accept(listener: &OwnedFd, process: &Process<()>) -> Result<Option<OwnedFd>, 
             Err(Errno::EAGAIN) => return Ok(None),
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use testkit::isolated;
+
+    #[test]
+    fn a_manager_that_lets_nobody_in_is_killed() {
+        isolated(|| {
+            let process = Process::spawn(|| std::thread::sleep(Duration::MAX), ()).unwrap();
+            let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+            let (ours, _theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+            let connection = Connection::on(ours, &Arc::new(Endpoint::of_nobody()));
+            let error = attach(&connection, &process, Deadline::Now).unwrap_err();
+            assert!(error.to_string().contains("in time"), "{error}");
+            process
+                .join_timeout(Duration::from_secs(30))
+                .unwrap()
+                .unwrap_err();
+            assert_eq!(process.exit_code(), Some(-9));
+            assert!(connection.is_dead());
+        });
     }
 }
