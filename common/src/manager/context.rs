@@ -89,7 +89,7 @@ pub(super) fn of_connection<R>(
     scope(Link::Client(connection.clone(), deadline), f).0
 }
 
-/// Until when a proxy that is encoded may wait for its manager.
+/// Until when a proxy that is encoded or decoded may wait for its manager.
 pub(super) fn deadline() -> Deadline {
     with_link(|link| match link {
         Link::Client(_, deadline) => *deadline,

@@ -61,6 +61,7 @@ impl Connection {
         number: u64,
         deadline: Deadline,
     ) -> Result<Reply, CallError> {
+        let mut looked = false;
         let answer = loop {
             if let Some(reply) = state.pending.take_answer(number) {
                 break Ok(reply);
@@ -70,7 +71,8 @@ impl Connection {
                 drop(state);
                 return Err(self.disconnected());
             }
-            if deadline.passed() {
+            // What has arrived by now counts, even if there is no time to wait.
+            if deadline.passed() && (looked || state.reader.is_none()) {
                 if let Some(request) = state.pending.get(number) {
                     *request = Request::Abandoned;
                 }
@@ -80,6 +82,7 @@ impl Connection {
                 state = self.sleep(state, deadline);
                 continue;
             };
+            looked = true;
             if state.driver.is_some()
                 && let Some(channel) = self.channel.get()
             {

@@ -87,7 +87,7 @@ impl<R: DeserializeOwned> CallFuture<R> {
                 sent.check_owner()?;
                 let reply = sent.connection.wait(sent.number, deadline);
                 sent.taken = reply.is_ok();
-                decode_reply(&sent.connection, reply?)
+                decode_reply(&sent.connection, reply?, deadline)
             }
         }
     }
@@ -135,7 +135,8 @@ impl Sent {
                 Polled::Ready(reply) => {
                     self.taken = true;
                     self.stop_driving();
-                    return Poll::Ready(reply.and_then(|r| decode_reply(&self.connection, r)));
+                    let decode = |reply| decode_reply(&self.connection, reply, Deadline::Never);
+                    return Poll::Ready(reply.and_then(decode));
                 }
                 Polled::Asleep => {
                     self.driving = None;

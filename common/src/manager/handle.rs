@@ -183,7 +183,7 @@ fn far(endpoint: Endpoint, object: u64, ticket: u64) -> Handle {
         };
     }
     let endpoint = Arc::new(endpoint);
-    let connection = Connection::to(&endpoint, Deadline::Never);
+    let connection = Connection::to(&endpoint, context::deadline());
     connection.claim(object, ticket);
     Handle {
         endpoint,

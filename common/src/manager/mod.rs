@@ -87,6 +87,7 @@ use crate::process::Process;
 use connection::{Connection, Death};
 use handle::Handle;
 use message::{Kind, Message};
+use names::Names;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::type_name;
@@ -202,7 +203,7 @@ impl Manager {
         let granted = reply.grants().next();
         // Made before the reply's own hold ends.
         let handle = granted.map(|object| Handle::granted(&connection, object));
-        let _: u64 = proxy::decode_reply(&connection, reply)?;
+        let _: u64 = proxy::decode_reply(&connection, reply, deadline)?;
         let proxy = Proxy::new(handle.ok_or(CallError::Gone)?);
         Ok(proxy.limited(self.timeout))
     }
@@ -218,10 +219,9 @@ impl Manager {
         if proxy.handle().endpoint.id != self.connection.endpoint.id {
             return Err(CallError::Foreign);
         }
-        let names = self.names();
         let (name, kind) = (name.to_owned(), type_name::<P::Value>().to_owned());
         // The handle is encoded by reference, as the proxy would be.
-        names.call(names::publish, (name, kind, proxy))
+        self.ask_names(names::publish, (name, kind, proxy))
     }
 
     /// The value of that name, as the kind of proxy it was published as; `None` if there is none.
@@ -230,7 +230,7 @@ impl Manager {
     ///
     /// [`CallError::Type`] if it is of another type, and else as any call.
     pub fn get<P: Hosted>(&self, name: &str) -> Result<Option<P>, CallError> {
-        let found = self.names().call(names::find, (name.to_owned(),))?;
+        let found = self.ask_names(names::find, (name.to_owned(),))?;
         let Some((found, proxy)) = found else {
             return Ok(None);
         };
@@ -249,7 +249,7 @@ impl Manager {
     ///
     /// [`CallError`].
     pub fn withdraw(&self, name: &str) -> Result<bool, CallError> {
-        self.names().call(names::withdraw, (name.to_owned(),))
+        self.ask_names(names::withdraw, (name.to_owned(),))
     }
 
     /// How many values it owns.
@@ -258,7 +258,7 @@ impl Manager {
     ///
     /// [`CallError`].
     pub fn count(&self) -> Result<usize, CallError> {
-        self.names().call(names::count, ())
+        self.ask_names(names::count, ())
     }
 
     /// Its process id; `None` if it was not started by this process.
@@ -336,9 +336,16 @@ impl Manager {
         }
     }
 
-    fn names(&self) -> Proxy<names::Names> {
-        let connection = self.connection(Deadline::from(self.timeout));
-        Proxy::new(Handle::uncounted(&connection, names::NAMES)).limited(self.timeout)
+    /// Calls a function with the table of names.
+    fn ask_names<F, A>(&self, f: F, args: A) -> Result<F::Output, CallError>
+    where
+        F: Method<Names, A, Output: Serialize + DeserializeOwned + 'static>,
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        let deadline = Deadline::from(self.timeout);
+        let connection = self.connection(deadline);
+        let names = Proxy::new(Handle::uncounted(&connection, names::NAMES));
+        names.call_until(f, args, deadline)
     }
 }
 

@@ -11,6 +11,7 @@
 
 use super::typed::typed_proxy;
 use super::{CallError, CallFuture, Item, Manager, Proxy};
+use crate::deadline::Deadline;
 use crate::function::{Function, instance};
 use crate::pool::{AsyncResult, Pool, TaskError};
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,8 @@ impl PoolProxy {
         A: Item,
         R: Item,
     {
-        self.apply_async(f, args).wait_until(self.0.deadline())
+        let deadline = self.0.deadline();
+        self.begin(f, args, deadline).wait_until(deadline)
     }
 
     /// As [`apply`](PoolProxy::apply) without waiting. The future can also be
@@ -121,12 +123,21 @@ impl PoolProxy {
         A: Item,
         R: Item,
     {
+        self.begin(f, args, self.0.deadline())
+    }
+
+    fn begin<F, A, R>(&self, f: F, args: A, deadline: Deadline) -> CallFuture<Result<R, TaskError>>
+    where
+        F: Function<A, Output = R>,
+        A: Item,
+        R: Item,
+    {
         // The type stands for the function, here and there.
         let _ = f;
         let apply = |pool: &mut Pool, args: A| -> AsyncResult<R> {
             pool.apply_async(instance::<F>(), args)
         };
-        self.0.call_later(apply, (args,))
+        self.0.call_later(apply, (args,), deadline)
     }
 
     /// Runs `f(item)` for each item, in chunks, in the workers, and waits for all the results;
@@ -146,7 +157,8 @@ impl PoolProxy {
         A: Item,
         R: Item,
     {
-        self.map_async(f, items).wait_until(self.0.deadline())
+        let deadline = self.0.deadline();
+        self.begin_map(f, items, deadline).wait_until(deadline)
     }
 
     /// As [`map`](PoolProxy::map) without waiting.
@@ -160,11 +172,25 @@ impl PoolProxy {
         A: Item,
         R: Item,
     {
+        self.begin_map(f, items, self.0.deadline())
+    }
+
+    fn begin_map<F, A, R>(
+        &self,
+        f: F,
+        items: impl IntoIterator<Item = A>,
+        deadline: Deadline,
+    ) -> CallFuture<Result<Vec<R>, TaskError>>
+    where
+        F: Function<(A,), Output = R>,
+        A: Item,
+        R: Item,
+    {
         let _ = f;
         let map = |pool: &mut Pool, items: Vec<A>| -> AsyncResult<Vec<R>> {
             pool.map_async(instance::<F>(), items)
         };
         let items: Vec<A> = items.into_iter().collect();
-        self.0.call_later(map, (items,))
+        self.0.call_later(map, (items,), deadline)
     }
 }

@@ -132,7 +132,12 @@ impl<T: 'static> Proxy<T> {
         self.call_until(f, args, Deadline::after(timeout))
     }
 
-    fn call_until<F, A>(&self, f: F, args: A, deadline: Deadline) -> Result<F::Output, CallError>
+    pub(super) fn call_until<F, A>(
+        &self,
+        f: F,
+        args: A,
+        deadline: Deadline,
+    ) -> Result<F::Output, CallError>
     where
         F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,
         A: Serialize + DeserializeOwned + 'static,
@@ -142,7 +147,7 @@ impl<T: 'static> Proxy<T> {
             Route::There(connection) => {
                 let message = self.message(&connection, f, &args, deadline)?;
                 let reply = connection.request(message, deadline)?;
-                decode_reply(&connection, reply)
+                decode_reply(&connection, reply, deadline)
             }
         }
     }
@@ -179,13 +184,12 @@ impl<T: 'static> Proxy<T> {
 
     /// As [`call_async`](Proxy::call_async) for an `f` that begins something and returns a future:
     /// what comes of that is the result. Meanwhile the manager runs other calls.
-    pub(super) fn call_later<F, A, R>(&self, f: F, args: A) -> CallFuture<R>
+    pub(super) fn call_later<F, A, R>(&self, f: F, args: A, deadline: Deadline) -> CallFuture<R>
     where
         F: Method<T, A, Output: Future<Output = R> + 'static>,
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned,
     {
-        let deadline = self.deadline();
         let Route::There(connection) = self.handle.route(deadline) else {
             return CallFuture::done(Err(CallError::WouldBlock));
         };
@@ -267,7 +271,7 @@ impl<T: 'static> Proxy<T> {
                     .u64(self.handle.object)
                     .u64(clear.into());
                 let reply = connection.request(message, deadline)?;
-                decode_reply(&connection, reply)
+                decode_reply(&connection, reply, deadline)
             }
         }
     }
@@ -288,16 +292,15 @@ pub(super) fn with_args<A: Serialize>(
     Ok(message)
 }
 
-/// What a reply says.
+/// What a reply says. A proxy in it may have to connect to its manager: until `deadline`.
 pub(super) fn decode_reply<R: DeserializeOwned>(
     connection: &Arc<Connection>,
     reply: Reply,
+    deadline: Deadline,
 ) -> Result<R, CallError> {
     let decode = || codec::decode(reply.payload());
     let result = match reply.returned() {
-        true => {
-            context::of_connection(connection, Deadline::Never, decode).map_err(CallError::Result)
-        }
+        true => context::of_connection(connection, deadline, decode).map_err(CallError::Result),
         false => Err(codec::decode(reply.payload()).unwrap_or_else(CallError::Result)),
     };
     // Until here this process held what the reply grants; now only its proxies do.

@@ -176,7 +176,7 @@ where
     }
     let message = with_args(message, &connection, &entry, &args, deadline)?;
     let reply = connection.request(message, deadline)?;
-    let result: Option<F::Output> = decode_reply(&connection, reply)?;
+    let result: Option<F::Output> = decode_reply(&connection, reply, deadline)?;
     // `None` only beside an error, which came instead.
     result.ok_or(CallError::Gone)
 }

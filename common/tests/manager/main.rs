@@ -3,6 +3,7 @@
 mod calls;
 mod faults;
 mod lifetime;
+mod limits;
 mod pool;
 mod remote;
 mod shutdown;
