@@ -221,9 +221,11 @@ fn a_coroutine_that_its_runtime_refuses_may_use_its_group() {
     }
     let (told, hear) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
+        // Of this kind, for it has been shut down entirely when it has been dropped.
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.build().unwrap();
         let handle = runtime.handle().clone();
-        runtime.shutdown_background();
+        drop(runtime);
         let _context = handle.enter();
         let group = TaskGroup::run(async |group: TaskGroup<&'static str>| {
             let cleanup = SpawnsOnDrop(group.clone());
