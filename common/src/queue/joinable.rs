@@ -83,17 +83,28 @@ impl<T> JoinableQueue<T> {
     ///
     /// # Errors
     ///
-    /// [`TooManyDone`] if this process has none to be done with.
+    /// [`TooManyDone`] if this process has none to be done with. (Where more than 85 processes
+    /// consume, the last ones count together: then it may be another's that is marked.)
     pub fn task_done(&self) -> Result<(), TooManyDone> {
-        let slot = self.slot();
-        let (taken, done) = (self.word(slot, 1), self.word(slot, 2));
-        let mark = |done: u64| (done < taken.load(SeqCst)).then_some(done + 1);
-        done.fetch_update(SeqCst, SeqCst, mark)
-            .map_err(|_| TooManyDone)?;
+        let stamp = Owner::current().stamp();
+        // A process may have several: two of its threads that got their first values together have
+        // each taken a slot, and it used the shared one (the last) while no other was free.
+        let is_mine = |slot: &usize| [stamp, SHARED].contains(&self.word(*slot, 0).load(SeqCst));
+        (0..SLOTS)
+            .filter(is_mine)
+            .find(|slot| self.mark_done(*slot))
+            .ok_or(TooManyDone)?;
         if self.unfinished() == 0 {
             self.queue.ring().announce_change();
         }
         Ok(())
+    }
+
+    /// Counts one more as done in a slot, if it has one that is not.
+    fn mark_done(&self, slot: usize) -> bool {
+        let (taken, done) = (self.word(slot, 1), self.word(slot, 2));
+        let one_more = |done: u64| (done < taken.load(SeqCst)).then_some(done + 1);
+        done.fetch_update(SeqCst, SeqCst, one_more).is_ok()
     }
 
     /// Blocks until everything that was put has been got and is done. What was in the hands of a
@@ -388,16 +399,44 @@ mod tests {
     /// The stamp of a process that has ended: init has another start time.
     const DEAD: u64 = u64::MAX << 22 | 1;
 
+    fn write(queue: &JoinableQueue<u32>, slot: usize, values: [u64; 3]) {
+        for (word, value) in values.into_iter().enumerate() {
+            queue.word(slot, word).store(value, SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_process_with_two_slots_can_be_done_with_both() {
+        let queue = JoinableQueue::<u32>::new().unwrap();
+        let me = Owner::current().stamp();
+        // Two threads got their first values together, and a third value came.
+        write(&queue, 0, [me, 2, 1]);
+        write(&queue, 1, [me, 1, 0]);
+        assert_eq!([queue.task_done(), queue.task_done()], [Ok(()); 2]);
+        assert_eq!(queue.task_done(), Err(TooManyDone));
+        assert_eq!(queue.join_timeout(Duration::ZERO), Some(0));
+    }
+
+    #[test]
+    fn what_was_got_through_the_shared_slot_can_be_done_when_another_is_free() {
+        let queue = JoinableQueue::<u32>::new().unwrap();
+        for slot in 0..SLOTS - 1 {
+            write(&queue, slot, [DEAD, 1, 0]);
+        }
+        queue.put(1).unwrap();
+        queue.get().unwrap();
+        assert_eq!(queue.in_hands(SLOTS - 1), 1);
+        assert_eq!(queue.bury(), SLOTS - 1);
+        assert_eq!(queue.task_done(), Ok(()));
+        assert_eq!(queue.task_done(), Err(TooManyDone));
+        assert_eq!(queue.join_timeout(Duration::ZERO), Some(0));
+    }
+
     #[test]
     fn what_the_dead_held_is_counted_once() {
         let queue = JoinableQueue::<u32>::new().unwrap();
-        let words = |slot, values: [u64; 3]| {
-            for (word, value) in values.into_iter().enumerate() {
-                queue.word(slot, word).store(value, SeqCst);
-            }
-        };
-        words(3, [DEAD, 5, 2]);
-        words(4, [Owner::current().stamp(), 4, 0]);
+        write(&queue, 3, [DEAD, 5, 2]);
+        write(&queue, 4, [Owner::current().stamp(), 4, 0]);
         assert_eq!(queue.unfinished(), 7);
         assert_eq!((queue.bury(), queue.bury()), (3, 0));
         assert_eq!(queue.unfinished(), 4);
