@@ -12,6 +12,10 @@ use std::sync::atomic::Ordering::SeqCst;
 const SLOTS: usize = 64;
 const WORDS: usize = 2;
 
+/// A slot's second word has in its upper half how often the slot was taken: who strikes a dead
+/// owner's handles out cannot take the next owner's for them.
+const TAKEN: u64 = 1 << 32;
+
 /// What a queue's ring has to set aside for the tables of both sides.
 pub(super) const TABLES: usize = 2 * SLOTS * WORDS;
 
@@ -70,11 +74,13 @@ impl<'a> Holders<'a> {
     pub(super) fn bury(self) -> bool {
         for slot in 0..SLOTS {
             let (owner, count) = (self.owner(slot), self.count(Some(slot)));
-            let (stamp, held) = (owner.load(SeqCst), count.load(SeqCst));
-            let dead = stamp != 0 && held > 0 && Owner::stamp_is_dead(stamp);
-            // Unless somebody else has struck it out meanwhile, and a third one has the slot now.
-            if dead && owner.load(SeqCst) == stamp {
-                let _ = count.compare_exchange(held, 0, SeqCst, SeqCst);
+            // In this order: the count is then the owner's or older. Should another have struck it
+            // out meanwhile, and a third one have taken the slot, it has another upper half.
+            let (seen, stamp) = (count.load(SeqCst), owner.load(SeqCst));
+            let dead = stamp != 0 && held(seen) > 0 && Owner::stamp_is_dead(stamp);
+            if dead {
+                let none = seen - held(seen);
+                let _ = count.compare_exchange(seen, none, SeqCst, SeqCst);
             }
         }
         self.nobody()
@@ -85,7 +91,7 @@ impl<'a> Holders<'a> {
             // Handles may move while they are counted: then once more.
             let generation = self.generation().load(SeqCst);
             let counted = self.on_the_way().load(SeqCst) > 0
-                || (0..SLOTS).any(|slot| self.count(Some(slot)).load(SeqCst) > 0);
+                || (0..SLOTS).any(|slot| held(self.count(Some(slot)).load(SeqCst)) > 0);
             if counted || generation == self.generation().load(SeqCst) {
                 return !counted;
             }
@@ -104,9 +110,14 @@ impl<'a> Holders<'a> {
     fn take(self, slot: usize, stamp: u64) -> bool {
         let owner = self.owner(slot);
         let old = owner.load(SeqCst);
-        let holds_none = || self.count(Some(slot)).load(SeqCst) == 0;
+        let count = self.count(Some(slot));
+        let holds_none = || held(count.load(SeqCst)) == 0;
         // Once more when it is dead for certain: it may have held one before it died.
         let free = old == 0 || (holds_none() && Owner::stamp_is_dead(old) && holds_none());
+        if free {
+            // Before it has an owner that could count. If another is faster it does no harm.
+            count.fetch_add(TAKEN, SeqCst);
+        }
         free && owner.compare_exchange(old, stamp, SeqCst, SeqCst).is_ok()
     }
 
@@ -129,5 +140,32 @@ impl<'a> Holders<'a> {
 
     fn generation(self) -> &'a AtomicU64 {
         &self.ring.words()[self.side as usize * 2 + 1]
+    }
+}
+
+/// How many handles a slot's second word says.
+fn held(count: u64) -> u64 {
+    count & (TAKEN - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Queue;
+
+    /// The stamp of a process that has ended: init has another start time.
+    const DEAD: u64 = u64::MAX << 22 | 1;
+
+    #[test]
+    fn a_slot_that_is_taken_again_does_not_look_as_before() {
+        let queue = Queue::<u32>::new().unwrap();
+        let holders = Holders::new(queue.ring(), Side::Senders);
+        holders.owner(0).store(DEAD, SeqCst);
+        holders.count(Some(0)).store(1, SeqCst);
+        assert!(holders.bury());
+        assert_eq!(holders.enter(), Some(0));
+        let count = holders.count(Some(0)).load(SeqCst);
+        assert!(held(count) == 1 && count != 1, "{count}");
+        assert!(!holders.bury() && holders.leave(Some(0)));
     }
 }
