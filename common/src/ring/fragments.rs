@@ -1,6 +1,6 @@
 //! Messages longer than the ring: put in pieces, with the put lock held all the while.
 
-use super::layout::{FRAME, Kind, units};
+use super::layout::{FRAME, Kind, UNIT, units};
 use super::put::Putter;
 use super::{Inner, PutError, Ring, Stop};
 use crate::deadline::Deadline;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// A piece has at most this many bytes.
 const FRAGMENT: usize = 1 << 20;
 /// It is good to have so much memory in use, for pieces that are worth handing over.
-const ROOM: u32 = (4 << 20) / super::layout::UNIT as u32;
+const ROOM: u32 = (4 << 20) / UNIT as u32;
 
 /// How often one who waits for the lock looks whether it is enough.
 const LOOK: Duration = Duration::from_millis(50);
@@ -47,7 +47,10 @@ impl Inner {
         enough: &dyn Fn() -> bool,
     ) -> Result<(), Stop> {
         if deadline == Deadline::Now {
-            return Err(Stop::Deadline);
+            return Err(match self.tail().closed() {
+                true => Stop::Closed,
+                false => Stop::Deadline,
+            });
         }
         while !enough() {
             match self.lock_put(Deadline::after(deadline.at_most(LOOK))) {
@@ -78,11 +81,13 @@ impl Putter<'_> {
             match self.stream(parts, len, deadline, enough) {
                 // The consumer had to give up: once more from the start.
                 Err(Stop::Rejected) => {}
-                Err(Stop::Deadline) => {
+                // A consumer learns these by itself.
+                Err(stop @ (Stop::Closed | Stop::Broken(_))) => return Err(stop),
+                Err(stop) => {
                     let _ = self.abandon();
-                    return Err(Stop::Deadline);
+                    return Err(stop);
                 }
-                other => return other,
+                Ok(()) => return Ok(()),
             }
         }
     }
@@ -127,6 +132,9 @@ impl Putter<'_> {
             pieces.extend(range_of(parts, sent, size));
             let bytes = pieces.iter().map(|piece| piece.len()).sum();
             self.wait_holding(units(bytes), deadline, enough)?;
+            // And for the pad that takes it back if there is no memory for the next piece.
+            let (position, len) = (self.next.position(), units(bytes) as usize * UNIT);
+            self.memory.reserve(position, len + FRAME)?;
             self.write(kind, &pieces, bytes)?;
             self.commit(units(bytes), u32::from(kind == Kind::Last))?;
             // All: among them is the one who waits for it with the get lock held.

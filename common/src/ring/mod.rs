@@ -13,12 +13,15 @@
 //! **Memory.** Only as much of the capacity is used as what waits in the ring needs; see
 //! `memory.rs`.
 //!
-//! **Waiting.** Nobody sleeps holding a lock; exception: a message longer than the ring goes
-//! through it in fragments, and its producer holds the put lock until it is through, its consumer
-//! the get lock. If the producer gives up half-way or dies, it or the next one puts a pad, which
-//! is no continuation, and the consumer drops what it has. If the consumer gives up (its deadline,
-//! and no new bytes for `PATIENCE`), it tells so through the tail, and the producer starts over:
-//! no message is lost.
+//! **Waiting.** Nobody sleeps holding a lock; two exceptions. A producer that has to take more
+//! memory into use waits for the get lock, with the put lock in its hands: usually as long as it
+//! takes to copy a message, and until its deadline if a consumer is stopped there or reads in
+//! place. (The others could put nothing either but what is shorter and fits the memory in use.)
+//! And a message longer than the ring goes through it in fragments, and its producer holds the put
+//! lock until it is through, its consumer the get lock. If the producer gives up half-way or dies,
+//! it or the next one puts a pad, which is no continuation, and the consumer drops what it has. If
+//! the consumer gives up (its deadline, and no new bytes for `PATIENCE`), it tells so through the
+//! tail, and the producer starts over: no message is lost.
 //!
 //! Sleepers look again every `SLICE` in case who should have woken them was killed just then.
 //!

@@ -89,13 +89,13 @@ impl Ring {
         let mut next = from;
         while next < batch.len() {
             match self.0.put_some(batch, next) {
-                Ok(0) => {
-                    let waited = self.wait_or_put(batch.message(next), deadline);
-                    match waited {
-                        Ok(put) => next += usize::from(put),
-                        Err(error) => return (next - from, Err(error)),
-                    }
-                }
+                Ok(0) => match self.wait_or_put(batch.message(next), deadline) {
+                    Ok(true) => next += 1,
+                    // There may be room all the time, and the others in the way of its memory.
+                    Ok(false) if deadline.passed() => return (next - from, Err(PutError::Full)),
+                    Ok(false) => {}
+                    Err(error) => return (next - from, Err(error)),
+                },
                 Ok(put) => {
                     next += put;
                     self.0.announce(u32::try_from(put).unwrap_or(u32::MAX));

@@ -173,6 +173,34 @@ fn half_a_message_does_not_keep_the_memory_from_growing() {
     });
 }
 
+/// The memory in use is full and the capacity is not, and who holds the get lock is in the way of
+/// more memory.
+#[test]
+fn a_put_of_several_ends_at_its_deadline_while_the_get_lock_is_held() {
+    let ring = ring(1 << 20);
+    let quarter = vec![1; memory::START / 4 - layout::FRAME];
+    (0..4).for_each(|_| ring.put(&[&quarter], Deadline::Now).unwrap());
+    assert_eq!(ring.stats().bytes, memory::START);
+    let mut batch = Batch::default();
+    batch.push_with(|_| Ok::<(), ()>(())).unwrap();
+    let (reads, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    let (tell, hears) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let wait = |_: &[u8]| (reads.wait(), go.wait());
+            ring.get_in_place(Deadline::Never, wait).unwrap();
+        });
+        reads.wait();
+        scope.spawn(|| {
+            let soon = Deadline::after(Duration::from_millis(20));
+            tell.send(ring.put_many(&batch, 0, soon)).unwrap();
+        });
+        let told = hears.recv_timeout(Duration::from_secs(20));
+        go.wait();
+        assert_eq!(told, Ok((0, Err(PutError::Full))));
+    });
+}
+
 type Put = fn(&Ring, &[u8]) -> Result<(), PutError>;
 
 /// All the ways to put with all the time there is.

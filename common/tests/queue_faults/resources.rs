@@ -3,11 +3,13 @@
 #![allow(unsafe_code)] // A limit of this process.
 
 use super::LONG;
+use common::deadline::Deadline;
 use common::process::{self, Process};
 use common::queue::{GetError, JoinableQueue, PutReason, Queue, Sender};
+use common::ring::{self, PutError, Ring, RingConfig};
 use common::shm::{Segment, ShmError};
 use common::sync::Event;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use testkit::isolated;
 /// In a mount namespace of its own, with a `/dev/shm` of so many bytes.
 fn with_small_shm(bytes: usize) -> bool {
@@ -75,8 +77,46 @@ fn a_full_shm_is_an_error_and_gives_the_value_back() {
         drop(queue);
         let queue = Queue::<[u8]>::new().unwrap();
         assert_eq!(queue.stats().capacity, 1 << 18);
-        while let Ok(()) = queue.put_bytes_until(&[0; 1000], common::deadline::Deadline::Now) {}
+        while let Ok(()) = queue.put_bytes_until(&[0; 1000], Deadline::Now) {}
         assert!(queue.is_full() || queue.stats().bytes > (1 << 18) - 2048);
+    });
+}
+
+#[test]
+fn who_has_half_of_a_message_lets_go_when_there_is_no_memory_for_the_rest() {
+    isolated(|| {
+        if !with_small_shm(2 << 20) {
+            return;
+        }
+        let config = RingConfig {
+            capacity: 1 << 20,
+            max_items: None,
+            claims: 1,
+        };
+        let ring = Ring::create(config).unwrap();
+        let there_is = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
+        // Two pieces of the message are a quarter of the ring each.
+        let all_but = usize::try_from(there_is.blocks_available() * there_is.fragment_size())
+            .unwrap()
+            - (600 << 10);
+        std::fs::write("/dev/shm/others", vec![1; all_but]).unwrap();
+        std::thread::scope(|scope| {
+            let consumer = scope.spawn(|| ring.get(&mut Vec::new(), Deadline::Never));
+            let put = ring.put(&[&vec![1; 2 << 20]], Deadline::after(LONG));
+            let end = Instant::now() + LONG;
+            while ring.stats().bytes > 0 && Instant::now() < end {
+                std::thread::yield_now();
+            }
+            // It needs the lock of who gets.
+            let claim = ring.claim(0, Deadline::after(LONG / 3));
+            ring.close();
+            assert!(matches!(
+                put,
+                Err(PutError::Memory(ShmError::NoSpace { .. }))
+            ));
+            assert_eq!(claim, Ok(None));
+            assert_eq!(consumer.join().unwrap(), Err(ring::GetError::Closed));
+        });
     });
 }
 
