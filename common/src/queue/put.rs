@@ -48,13 +48,13 @@ impl<T: Serialize> Queue<T> {
             .map_err(|reason| PutError { value, reason })
     }
 
-    /// As [`Queue::put_until`], and calls `look` after each `time` of waiting.
+    /// As [`Queue::put_until`], looking about as [`Ring::put_looking`].
     pub(super) fn put_looking(
         &self,
         value: T,
         deadline: Deadline,
         time: Duration,
-        look: &dyn Fn(),
+        look: &dyn Fn() -> bool,
     ) -> Result<(), PutError<T>> {
         let send = |buffer: &mut Vec<u8>| {
             codec::encode_into(&value, buffer)?;

@@ -7,15 +7,41 @@ use crate::deadline::Deadline;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::process;
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
 
-/// How often one who waits looks whether the others are alive.
+/// How often one who waits, or asks again and again, looks whether the others are alive.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Puts into a queue that closes when the last sender, of all processes, is dropped or killed.
 ///
-/// Cloning and sending it makes one more. A forked child's copy counts from its first use on.
-/// (One that was serialised for a process that never opened it counts for ever.)
+/// Cloning and sending it makes one more. (One that was serialised for a process that never opened
+/// it counts for ever.)
+///
+/// A forked child's copy counts from its first put or get on, until it is dropped or the child
+/// ends. Until then the parent must keep one of its own. A closure that is forked is dropped in the
+/// parent at once, so it is to be given a clone:
+///
+/// ```
+/// use common::process::{self, Process};
+/// use common::queue::Queue;
+///
+/// // A doctest has threads of its own; the process it starts has one.
+/// fn sum_from_a_fork() -> i32 {
+///     let (sender, receiver) = Queue::new().unwrap().split();
+///     let theirs = sender.clone();
+///     let put = move || (1..=3).for_each(|n| theirs.put(n).unwrap());
+///     let child = process::fork(put).unwrap();
+///     let first = receiver.get().unwrap(); // The child's sender counts now,
+///     drop(sender); // and the parent's is not needed any more.
+///     let rest: i32 = receiver.iter().map(Result::unwrap).sum();
+///     child.join().unwrap();
+///     first + rest
+/// }
+/// assert_eq!(Process::spawn(sum_from_a_fork, ())?.join()?, 6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Sender<T>(End<T>);
 
@@ -79,11 +105,9 @@ impl<T: Serialize> Sender<T> {
     ///
     /// As [`Queue::put_timeout`].
     pub fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
-        let slot = self.0.adopt();
-        let look = || self.0.close_if_alone(Side::Receivers);
-        let result = self.0.queue.put_looking(value, deadline, LOOK, &look);
-        self.0.abandon(slot);
-        result
+        self.0.adopt();
+        let look = || self.0.look_for(Side::Receivers);
+        self.0.queue.put_looking(value, deadline, LOOK, &look)
     }
 }
 
@@ -121,18 +145,16 @@ impl<T: DeserializeOwned> Receiver<T> {
     ///
     /// As [`Receiver::get_timeout`].
     pub fn get_until(&self, deadline: Deadline) -> Result<T, GetError> {
-        let slot = self.0.adopt();
-        let result = loop {
+        self.0.adopt();
+        loop {
             let soon = Deadline::after(deadline.at_most(LOOK));
             match self.0.queue.get_until(soon) {
-                Err(GetError::Empty) if !deadline.passed() => {
-                    self.0.close_if_alone(Side::Senders);
-                }
-                other => break other,
+                // Also one who never waits as long as that is to learn it: what has just been
+                // closed is tried once more, at any rate.
+                Err(GetError::Empty) if self.0.look_for(Side::Senders) || !deadline.passed() => {}
+                other => return other,
             }
-        };
-        self.0.abandon(slot);
-        result
+        }
     }
 
     /// The values as they come, until there is no sender any more. Blocks while there is none. An
@@ -147,9 +169,43 @@ impl<T: DeserializeOwned> Receiver<T> {
 struct End<T> {
     queue: Queue<T>,
     side: Side,
+    /// A [`Place`].
+    place: AtomicU64,
+    made: Instant,
+    /// When it was last looked whether the others are alive, in milliseconds since `made`.
+    looked: AtomicU64,
+}
+
+/// Where a handle is counted, in one word.
+#[derive(Clone, Copy)]
+struct Place {
     slot: Slot,
-    /// The process that was counted.
+    /// The process that is counted there.
     pid: u32,
+}
+
+impl Place {
+    fn of_this_process(slot: Slot) -> Self {
+        let pid = process::id();
+        Place { slot, pid }
+    }
+
+    fn to_bits(self) -> u64 {
+        // One more than the slot; 0 is none.
+        let slot = self.slot.map_or(0, |slot| slot as u64 + 1);
+        slot << 32 | u64::from(self.pid)
+    }
+
+    fn from_bits(bits: u64) -> Self {
+        let slot = (bits >> 32).checked_sub(1).map(|slot| slot as usize);
+        let pid = bits as u32;
+        Place { slot, pid }
+    }
+
+    /// The slot, unless it is another process's: of which this is a forked child.
+    fn here(self) -> Option<Slot> {
+        (self.pid == process::id()).then_some(self.slot)
+    }
 }
 
 impl<T> End<T> {
@@ -162,8 +218,9 @@ impl<T> End<T> {
         End {
             queue,
             side,
-            slot,
-            pid: process::id(),
+            place: AtomicU64::new(Place::of_this_process(slot).to_bits()),
+            made: Instant::now(),
+            looked: AtomicU64::new(0),
         }
     }
 
@@ -171,28 +228,46 @@ impl<T> End<T> {
         Holders::new(self.queue.ring(), side)
     }
 
-    /// A forked child was not counted when it was made: it is, for one call.
-    fn adopt(&self) -> Option<Slot> {
-        (self.pid != process::id()).then(|| self.holders(self.side).enter())
-    }
-
-    fn abandon(&self, slot: Option<Slot>) {
-        if slot.is_some_and(|slot| self.holders(self.side).leave(slot)) {
-            self.queue.close();
+    /// A forked child's copy was not counted when it was made: it is from now on.
+    fn adopt(&self) {
+        let place = self.place.load(SeqCst);
+        if Place::from_bits(place).here().is_none() {
+            self.count_here(place);
         }
     }
 
-    fn close_if_alone(&self, others: Side) {
-        if self.holders(others).bury() {
+    #[cold]
+    fn count_here(&self, before: u64) {
+        let slot = self.holders(self.side).enter();
+        let place = Place::of_this_process(slot).to_bits();
+        let counted = self.place.compare_exchange(before, place, SeqCst, SeqCst);
+        if counted.is_err() {
+            // Another thread has done it: this is not the last.
+            self.holders(self.side).leave(slot);
+        }
+    }
+
+    /// Closes the queue if there is nobody on the other side any more, but looks no more often
+    /// than each `LOOK`; says whether it did.
+    fn look_for(&self, others: Side) -> bool {
+        let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.looked.load(Relaxed);
+        let due = u128::from(now.saturating_sub(last)) >= LOOK.as_millis();
+        let looks = due && self.looked.swap(now, Relaxed) == last;
+        let alone = looks && self.holders(others).bury();
+        if alone {
             self.queue.close();
         }
+        alone
     }
 }
 
 impl<T> Drop for End<T> {
     fn drop(&mut self) {
-        // A forked child's copy was never counted.
-        if self.pid == process::id() && self.holders(self.side).leave(self.slot) {
+        // A forked child's copy that was not used was never counted.
+        let place = Place::from_bits(self.place.load(SeqCst));
+        let last = |slot| self.holders(self.side).leave(slot);
+        if place.here().is_some_and(last) {
             self.queue.close();
         }
     }
@@ -257,21 +332,70 @@ impl<'de, T> Deserialize<'de> for Receiver<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::PutReason;
+
+    /// As one that is killed when it has struck itself out and not closed the queue yet.
+    fn leave<T>(end: End<T>) {
+        let place = Place::from_bits(end.place.load(SeqCst));
+        assert!(end.holders(end.side).leave(place.slot));
+        std::mem::forget(end);
+    }
 
     #[test]
     fn one_killed_between_leaving_and_closing_closes() {
         let long = Duration::from_secs(30);
         let (sender, receiver) = Queue::<u32>::new().unwrap().split();
-        assert!(sender.0.holders(Side::Senders).leave(sender.0.slot));
-        std::mem::forget(sender);
+        leave(sender.0);
         assert_eq!(receiver.get_timeout(long), Err(GetError::Closed));
 
         let (sender, receiver) = Queue::bounded(1).unwrap().split();
         sender.put(1).unwrap();
-        assert!(receiver.0.holders(Side::Receivers).leave(receiver.0.slot));
-        std::mem::forget(receiver);
+        leave(receiver.0);
         let reason = sender.put_timeout(2, long).unwrap_err().reason;
-        assert_eq!(reason, crate::queue::PutReason::Closed);
+        assert_eq!(reason, PutReason::Closed);
+    }
+
+    /// Asks until it is told something else than `no`.
+    fn ask<R: PartialEq>(no: &R, ask: impl Fn() -> R) -> R {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let told = ask();
+            if told != *no || Instant::now() > end {
+                return told;
+            }
+        }
+    }
+
+    #[test]
+    fn who_never_waits_long_learns_it_too() {
+        // All at a time: each looks after a quarter of a second.
+        let short = LOOK / 5;
+        let (sender, receiver) = Queue::<u32>::new().unwrap().split();
+        leave(sender.0);
+        let (full, absent) = Queue::bounded(1).unwrap().split();
+        full.put(String::new()).unwrap();
+        leave(absent.0);
+        let (small, absent) = Queue::builder().capacity(256).build().unwrap().split();
+        leave(absent.0);
+        let get = || ask(&Err(GetError::Empty), || receiver.get_timeout(short));
+        let put = |sender: &Sender<String>, len| {
+            let put = || sender.put_timeout("x".repeat(len), short);
+            ask(&Err(PutReason::Full), || {
+                put().map_err(|error| error.reason)
+            })
+        };
+        std::thread::scope(|scope| {
+            let puts = [
+                scope.spawn(|| put(&full, 1)),
+                scope.spawn(|| put(&small, 1000)),
+            ];
+            assert_eq!(get(), Err(GetError::Closed));
+            for put in puts {
+                assert_eq!(put.join().unwrap(), Err(PutReason::Closed));
+            }
+        });
+        let closed = small.try_put("x".repeat(1000)).unwrap_err().reason;
+        assert_eq!(closed, PutReason::Closed);
     }
 
     #[test]

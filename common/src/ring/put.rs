@@ -6,9 +6,8 @@ use super::memory::{self, Memory};
 use super::{Inner, PutError, Ring, Stop};
 use crate::deadline::Deadline;
 use crate::sync::RobustGuard;
-use std::cell::Cell;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// With so many units in the ring nobody is patient.
 const MUCH: u32 = ((64 << 10) / UNIT) as u32;
@@ -43,35 +42,34 @@ impl Ring {
         }
     }
 
-    /// As [`Ring::put`], and calls `look` after each `time` of waiting. A long message that is on
-    /// its way then goes on: to begin it anew each time it might never come to its end.
+    /// As [`Ring::put`], and calls `look` each `time` while it waits, if not more often, and before
+    /// it gives up; if `look` says so (it has closed the ring, say) it tries once more. A long
+    /// message that is on its way goes on meanwhile: to begin it anew each time it might never
+    /// come to its end.
     pub(crate) fn put_looking(
         &self,
         message: &[u8],
         deadline: Deadline,
         time: Duration,
-        look: &dyn Fn(),
+        look: &dyn Fn() -> bool,
     ) -> Result<(), PutError> {
-        if self.can_hold(message.len()) {
-            loop {
-                match self.put(&[message], Deadline::after(deadline.at_most(time))) {
-                    Err(PutError::Full) if !deadline.passed() => look(),
-                    put => return put,
-                }
-            }
-        }
-        let looked = Cell::new(Instant::now());
-        let never_enough = || {
-            if looked.get().elapsed() >= time {
-                look();
-                looked.set(Instant::now());
-            }
+        let look_on = || {
+            look();
             false
         };
-        let put = self
-            .0
-            .put_fragments(&[message], message.len(), deadline, &never_enough);
-        Ok(put?)
+        let (ring, parts, len) = (&self.0, [message], message.len());
+        loop {
+            let put = match self.can_hold(len) {
+                true => self.put(&parts, Deadline::after(deadline.at_most(time))),
+                false => ring
+                    .put_fragments(&parts, len, deadline, &look_on)
+                    .map_err(PutError::from),
+            };
+            match put {
+                Err(PutError::Full) if look() || !deadline.passed() => {}
+                put => return put,
+            }
+        }
     }
 
     /// Puts the messages of `batch` from number `from` on, many under one lock. Returns how many

@@ -126,7 +126,10 @@ fn a_long_message_goes_on_while_its_producer_looks_about() {
     std::thread::scope(|scope| {
         let producer = scope.spawn(|| {
             let looks = std::cell::Cell::new(0);
-            let look = || looks.set(looks.get() + 1);
+            let look = || {
+                looks.set(looks.get() + 1);
+                false
+            };
             let put = ring.put_looking(&long, Deadline::Never, Duration::from_nanos(1), &look);
             (put, looks.get() > 0)
         });

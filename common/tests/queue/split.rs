@@ -1,7 +1,7 @@
 //! A queue that closes with the last of its senders or receivers.
 
 use super::LONG;
-use common::process::Process;
+use common::process::{self, Process};
 use common::queue::{GetError, PutReason, Queue, Receiver, Sender};
 use testkit::isolated;
 
@@ -89,5 +89,26 @@ fn a_long_message_to_a_killed_receiver_comes_back() {
             );
         });
         assert!(child.join().is_err());
+    });
+}
+
+#[test]
+fn a_forked_sender_counts_from_its_first_use_to_its_end() {
+    isolated(|| {
+        let (sender, receiver) = Queue::new().unwrap().split();
+        let go = Queue::new().unwrap();
+        let (theirs, told) = (sender.clone(), go.clone());
+        let child = process::fork(move || {
+            theirs.put(1).unwrap();
+            told.get().unwrap();
+            theirs.put(2).unwrap();
+        })
+        .unwrap();
+        assert_eq!(receiver.get_timeout(LONG), Ok(1));
+        drop(sender);
+        go.put(()).unwrap();
+        assert_eq!(receiver.get_timeout(LONG), Ok(2));
+        assert_eq!(receiver.get_timeout(LONG), Err(GetError::Closed));
+        child.join().unwrap();
     });
 }
