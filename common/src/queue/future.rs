@@ -1,15 +1,17 @@
 //! Queues in async code, under any executor.
 
-use super::{GetError, PutError, PutReason, Queue};
+use super::{GetError, PutError, PutReason, Queue, with_buffer};
 use crate::codec;
-use crate::ring::{End, Ring};
-use crate::shm::ShmError;
+use crate::deadline::Deadline;
+use crate::ring::{self, End, Ring};
+use crate::shm::{Departures, ShmError};
 use futures::Stream;
 use futures::channel::oneshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -70,15 +72,10 @@ impl<T: Serialize> Queue<T> {
         PutFuture {
             queue: self,
             value: Some(value),
+            encoded: None,
             watch: Watched::new(self, End::Put),
             long: None,
         }
-    }
-
-    /// The value's bytes if the queue could not hold them even if it were empty.
-    fn too_long(&self, value: &T) -> Option<Vec<u8>> {
-        let bytes = codec::encode(value).ok()?;
-        (!self.ring().can_hold(bytes.len())).then_some(bytes)
     }
 }
 
@@ -94,6 +91,8 @@ pub struct GetFuture<'a, T> {
 pub struct PutFuture<'a, T> {
     queue: &'a Queue<T>,
     value: Option<T>,
+    /// The value, once it has been tried in vain. After the value, so that it counts until then.
+    encoded: Option<Encoded>,
     watch: Watched<'a, T>,
     long: Option<Long>,
 }
@@ -131,20 +130,19 @@ impl<T: Serialize> Future for PutFuture<'_, T> {
             return self.poll_long(context);
         }
         self.watch.done();
-        let Some(value) = self.value.take() else {
+        let this = &mut *self;
+        let Some(value) = &this.value else {
             return Poll::Pending; // Polled after it was ready.
         };
-        let Err(error) = self.queue.try_put(value) else {
-            return Poll::Ready(Ok(()));
-        };
-        if error.reason != PutReason::Full {
-            return Poll::Ready(Err(error));
+        let put = put_or_keep(this.queue.ring(), value, &mut this.encoded);
+        if put != Err(PutReason::Full) {
+            return self.ready(put);
         }
-        let too_long = self.queue.too_long(&error.value);
-        self.value = Some(error.value);
-        match too_long {
-            Some(bytes) => {
-                self.long = Some(Long::start(self.queue.ring().clone(), bytes));
+        let ring = self.queue.ring();
+        let is_long = |encoded: &mut Encoded| !ring.can_hold(encoded.bytes.len());
+        match self.encoded.take_if(is_long) {
+            Some(encoded) => {
+                self.long = Some(Long::start(ring.clone(), encoded));
                 self.poll_long(context)
             }
             None => {
@@ -156,6 +154,13 @@ impl<T: Serialize> Future for PutFuture<'_, T> {
 }
 
 impl<T> PutFuture<'_, T> {
+    fn ready(&mut self, put: Result<(), PutReason>) -> Poll<Result<(), PutError<T>>> {
+        match (put, self.value.take()) {
+            (Err(reason), Some(value)) => Poll::Ready(Err(PutError { value, reason })),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     fn poll_long(&mut self, context: &mut Context<'_>) -> Poll<Result<(), PutError<T>>> {
         let Some(long) = &mut self.long else {
             return Poll::Pending;
@@ -164,14 +169,43 @@ impl<T> PutFuture<'_, T> {
             return Poll::Pending;
         };
         self.long = None;
-        let value = self.value.take();
         // It says nothing only if it has panicked: nothing was put.
-        let put = put.unwrap_or(Err(PutReason::Full));
-        match (put, value) {
-            (Err(reason), Some(value)) => Poll::Ready(Err(PutError { value, reason })),
-            _ => Poll::Ready(Ok(())),
-        }
+        self.ready(put.unwrap_or(Err(PutReason::Full)))
     }
+}
+
+/// A value's bytes, and what counts as on its way since they were made.
+struct Encoded {
+    bytes: Vec<u8>,
+    departures: Departures,
+}
+
+/// Puts the value if there is room for it at once, and else keeps its bytes for the next time: to
+/// encode it again would count again what is in it.
+fn put_or_keep<T: Serialize>(
+    ring: &Ring,
+    value: &T,
+    kept: &mut Option<Encoded>,
+) -> Result<(), PutReason> {
+    if let Some(encoded) = kept {
+        ring.put(&[&encoded.bytes], Deadline::Now)?;
+        mem::take(&mut encoded.departures).sent();
+        return Ok(());
+    }
+    with_buffer(|buffer| {
+        let (encoded, departures) = Departures::of(|| codec::encode_into(value, buffer));
+        encoded?;
+        let put = ring.put(&[buffer], Deadline::Now);
+        match &put {
+            Ok(()) => departures.sent(),
+            Err(ring::PutError::Full) => {
+                let bytes = buffer.clone();
+                *kept = Some(Encoded { bytes, departures });
+            }
+            Err(_) => {}
+        }
+        Ok(put?)
+    })
 }
 
 /// A value longer than the queue, and the thread that puts it. Dropping it ends the thread.
@@ -182,14 +216,19 @@ struct Long {
 }
 
 impl Long {
-    fn start(ring: Ring, bytes: Vec<u8>) -> Long {
+    fn start(ring: Ring, encoded: Encoded) -> Long {
         let (tell, done) = oneshot::channel();
         let given_up = Arc::new(AtomicBool::new(false));
         let (its_ring, enough) = (ring.clone(), Arc::clone(&given_up));
         let put = move || {
+            let Encoded { bytes, departures } = encoded;
             let put = its_ring.put_long(&bytes, &enough);
             // First, so that whoever hears of it finds the queue without this handle.
             drop(its_ring);
+            match &put {
+                Ok(()) => departures.sent(),
+                Err(_) => drop(departures),
+            }
             let _ = tell.send(put.map_err(PutReason::from));
         };
         let thread = thread::Builder::new().name("queue put".into()).spawn(put);

@@ -3,7 +3,8 @@
 use super::{PutError, PutManyError, PutReason, Queue, with_batch, with_buffer};
 use crate::codec;
 use crate::deadline::Deadline;
-use crate::ring::Batch;
+use crate::ring::{self, Batch};
+use crate::shm::Departures;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -56,18 +57,14 @@ impl<T: Serialize> Queue<T> {
         time: Duration,
         look: &dyn Fn() -> bool,
     ) -> Result<(), PutError<T>> {
-        let send = |buffer: &mut Vec<u8>| {
-            codec::encode_into(&value, buffer)?;
-            Ok(self.ring.put_looking(buffer, deadline, time, look)?)
-        };
-        with_buffer(send).map_err(|reason| PutError { value, reason })
+        let put = |bytes: &[u8]| self.ring.put_looking(bytes, deadline, time, look);
+        with_buffer(|buffer| encode_and(&value, buffer, put))
+            .map_err(|reason| PutError { value, reason })
     }
 
     fn send(&self, value: &T, deadline: Deadline) -> Result<(), PutReason> {
-        with_buffer(|buffer| {
-            codec::encode_into(value, buffer)?;
-            Ok(self.ring.put(&[buffer], deadline)?)
-        })
+        let put = |bytes: &[u8]| self.ring.put(&[bytes], deadline);
+        with_buffer(|buffer| encode_and(value, buffer, put))
     }
 
     /// Puts several values, many under one lock: several times faster than one by one. Blocks
@@ -117,12 +114,18 @@ impl<T: Serialize> Queue<T> {
 
     fn send_many(&self, values: &[T], deadline: Deadline) -> (usize, Result<(), PutReason>) {
         let mut put = 0;
+        let mut departures = Vec::new();
         with_batch(|batch| {
             while put < values.len() {
                 batch.clear();
-                let encoded = fill(batch, &values[put..]);
+                let encoded = fill(batch, &values[put..], &mut departures);
                 let (sent, result) = self.ring.put_many(batch, 0, deadline);
                 put += sent;
+                for (message, departures) in departures.drain(..) {
+                    if message < sent {
+                        departures.sent();
+                    }
+                }
                 match (result, encoded) {
                     (Err(error), _) => return (put, Err(error.into())),
                     (Ok(()), Err(error)) => return (put, Err(error)),
@@ -134,18 +137,42 @@ impl<T: Serialize> Queue<T> {
     }
 }
 
+/// Encodes a value and puts the bytes. What counts as on its way from then on does not if that
+/// fails.
+fn encode_and<T: Serialize>(
+    value: &T,
+    buffer: &mut Vec<u8>,
+    put: impl FnOnce(&[u8]) -> Result<(), ring::PutError>,
+) -> Result<(), PutReason> {
+    let (encoded, departures) = Departures::of(|| codec::encode_into(value, buffer));
+    encoded?;
+    put(buffer)?;
+    departures.sent();
+    Ok(())
+}
+
 /// A batch is put once it has so many bytes: under the lock nobody else can put.
 const BATCH: usize = 64 << 10;
 
-/// Encodes values up to a batch's size. On an error those before it are in the batch.
-fn fill<T: Serialize>(batch: &mut Batch, values: &[T]) -> Result<(), PutReason> {
+/// Encodes values up to a batch's size. On an error those before it are in the batch. What counts
+/// as on its way from then on is told with the message's number, where there is any.
+fn fill<T: Serialize>(
+    batch: &mut Batch,
+    values: &[T],
+    departures: &mut Vec<(usize, Departures)>,
+) -> Result<(), PutReason> {
     let mut size = 0;
     for value in values {
-        batch.push_with(|out| {
+        let encode = |out: &mut Vec<u8>| {
             codec::encode_into(value, out)?;
             size = out.len();
             Ok::<(), codec::EncodeError>(())
-        })?;
+        };
+        let (pushed, its) = Departures::of(|| batch.push_with(encode));
+        pushed?;
+        if !its.is_empty() {
+            departures.push((batch.len() - 1, its));
+        }
         if size >= BATCH {
             break;
         }

@@ -4,6 +4,7 @@ use super::get::until_the_end;
 use super::holders::{Holders, Side, Slot};
 use super::{GetError, PutError, Queue};
 use crate::deadline::Deadline;
+use crate::shm::Departures;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::process;
@@ -16,8 +17,9 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Puts into a queue that closes when the last sender, of all processes, is dropped or killed.
 ///
-/// Cloning and sending it makes one more. (One that was serialised for a process that never opened
-/// it counts for ever.)
+/// Cloning and sending it makes one more, and a put into another queue that fails takes that back.
+/// (One that was serialised and that nobody opened counts for ever: the argument of a process that
+/// could not be started, or what is in a queue from which nobody gets.)
 ///
 /// A forked child's copy counts from its first put or get on, until it is dropped or the child
 /// ends. Until then the parent must keep one of its own. A closure that is forked is dropped in the
@@ -283,6 +285,12 @@ impl<T> End<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let done = self.queue.serialize(serializer)?;
         self.holders(self.side).depart();
+        let (ring, side) = (self.queue.ring().clone(), self.side);
+        Departures::note(move || {
+            if Holders::new(&ring, side).leave(None) {
+                ring.close();
+            }
+        });
         Ok(done)
     }
 

@@ -23,11 +23,13 @@
 
 #![allow(unsafe_code)] // References and copies into the mapping, all bounds-checked here.
 
+mod departures;
 mod error;
 mod mapping;
 mod name;
 mod registry;
 
+pub(crate) use departures::Departures;
 pub use error::ShmError;
 use mapping::{HEADER, Mapping, create, unlink};
 pub(crate) use name::Owner;
@@ -239,6 +241,10 @@ impl Serialize for Segment {
             .serialize(serializer)
             .map_err(ser::Error::custom)?;
         self.0.header().sent.fetch_add(1, Ordering::SeqCst);
+        let sent = self.clone();
+        Departures::note(move || {
+            sent.0.header().sent.fetch_sub(1, Ordering::SeqCst);
+        });
         Ok(serialised)
     }
 }

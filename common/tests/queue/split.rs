@@ -1,6 +1,6 @@
 //! A queue that closes with the last of its senders or receivers.
 
-use super::LONG;
+use super::{LONG, SOON};
 use common::process::{self, Process};
 use common::queue::{GetError, PutReason, Queue, Receiver, Sender};
 use testkit::isolated;
@@ -110,5 +110,51 @@ fn a_forked_sender_counts_from_its_first_use_to_its_end() {
         assert_eq!(receiver.get_timeout(LONG), Ok(2));
         assert_eq!(receiver.get_timeout(LONG), Err(GetError::Closed));
         child.join().unwrap();
+    });
+}
+
+#[test]
+fn a_sender_that_waits_in_a_future_counts_once() {
+    isolated(|| {
+        use futures::FutureExt;
+        let (sender, receiver) = Queue::<u32>::new().unwrap().split();
+        let carrier = Queue::bounded(1).unwrap();
+        carrier.put(sender.clone()).unwrap();
+        let mut put = carrier.put_async(sender);
+        for _ in 0..3 {
+            assert!((&mut put).now_or_never().is_none());
+        }
+        drop(carrier.get().unwrap());
+        put.now_or_never().unwrap().unwrap();
+        drop(carrier.get().unwrap());
+        assert_eq!(receiver.get_timeout(LONG), Err(GetError::Closed));
+    });
+}
+
+#[test]
+fn a_sender_that_was_not_sent_does_not_count() {
+    isolated(|| {
+        use futures::FutureExt;
+        let (sender, receiver) = Queue::<u32>::new().unwrap().split();
+        let one = |sender: &Sender<u32>| (sender.clone(), String::new());
+        let carrier = Queue::builder().items(1).capacity(256).build().unwrap();
+        carrier.put(one(&sender)).unwrap();
+        // Full; the second of several; longer than the queue; and closed.
+        drop(carrier.try_put(one(&sender)).unwrap_err());
+        assert!(carrier.put_async(one(&sender)).now_or_never().is_none());
+        drop(carrier.get().unwrap());
+        let several = [one(&sender), one(&sender)];
+        let error = carrier.put_many_timeout(several, SOON / 10).unwrap_err();
+        assert_eq!(error.put, 1);
+        drop(error);
+        drop(carrier.get().unwrap());
+        let long = (sender.clone(), "x".repeat(1000));
+        assert!(carrier.put_async(long).now_or_never().is_none());
+        let long = (sender.clone(), "x".repeat(1000));
+        drop(carrier.put_timeout(long, SOON / 10).unwrap_err());
+        carrier.close();
+        drop(carrier.put(one(&sender)).unwrap_err());
+        drop(sender);
+        assert_eq!(receiver.get_timeout(LONG), Err(GetError::Closed));
     });
 }
