@@ -234,6 +234,34 @@ fn an_interrupted_owner_leaves_nothing_for_long() {
 }
 
 #[test]
+fn an_end_while_threads_make_segments_leaves_nothing() {
+    isolated(|| {
+        fn ends_busy() {
+            let (busy, is_busy) = std::sync::mpsc::channel();
+            for _ in 0..2 {
+                let busy = busy.clone();
+                std::thread::spawn(move || {
+                    drop(Segment::create(1).unwrap());
+                    busy.send(()).unwrap();
+                    loop {
+                        drop(Segment::create(1).unwrap());
+                    }
+                });
+            }
+            (0..2).for_each(|_| is_busy.recv().unwrap());
+        }
+        for _ in 0..10 {
+            let child: Process<()> = Process::spawn(ends_busy, ()).unwrap();
+            child.join().unwrap();
+            let its = format!("-{}-", child.pid());
+            let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
+            let mut names = names.map(|entry| entry.file_name().into_string().unwrap());
+            assert_eq!(names.find(|name| name.contains(&its)), None);
+        }
+    });
+}
+
+#[test]
 fn nothing_is_said_on_standard_error() {
     // H-013
     isolated(|| {

@@ -21,6 +21,10 @@ struct Registry {
     ended: bool,
 }
 
+/// How long the end of the process waits for a thread that is in here, and a thread that would make
+/// a segment for the end.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
 
 /// The registry, and as a courtesy of a forked child, what it must not unlink.
@@ -35,10 +39,10 @@ fn registry() -> MutexGuard<'static, Registry> {
     registry
 }
 
-/// The registry, if it is to be had within about 100 ms: other threads may be in it, but one that
+/// The registry, if it is to be had within about [`PATIENCE`]: other threads may be in it, but one that
 /// is ended by `exit` in the middle of something must not hang it.
 fn registry_soon() -> Option<MutexGuard<'static, Registry>> {
-    for _ in 0..100 {
+    for _ in 0..PATIENCE.as_millis() {
         match REGISTRY.try_lock() {
             Ok(registry) => return Some(registry),
             Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
@@ -68,6 +72,12 @@ pub(super) fn create(
     make: impl FnOnce() -> Result<Mapping, ShmError>,
 ) -> Result<Segment, ShmError> {
     let mut registry = registry();
+    if registry.ended {
+        // In the middle of it the process could end and leave a file: better before, as it will.
+        drop(registry);
+        thread::sleep(PATIENCE);
+        registry = self::registry();
+    }
     let mapping = make()?;
     if registry.ended {
         let _ = unlink(&mapping.name);
