@@ -92,7 +92,7 @@ where
     A: DeserializeOwned + Send + 'static,
 {
     const ENTRY: &'static Entry<Chunk> = &Entry::new::<(F, A, F::Value)>(Chunk(|args, timeout| {
-        let calls: Vec<A> = codec::decode(args)?;
+        let calls: Vec<A> = codec::decode_vec(args)?;
         Ok(Box::pin(async move {
             encode_ends(run_calls::<F, A>(calls, timeout).await)
         }))

@@ -51,6 +51,8 @@ pub(super) async fn host(
         }
     };
     tell(FromSlot::Ended(ending));
+    // It keeps the pool's descriptors open.
+    drop(served);
     tokio::time::sleep(LAST_WORDS).await;
     tell(FromSlot::Silent {
         grace: Duration::ZERO,
