@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::AbortHandle;
 
 /// Waits until `fd` can be read. Dropping the future ends the wait and closes `fd`.
 ///
@@ -39,6 +40,43 @@ pub(crate) async fn readable(fd: OwnedFd) -> io::Result<()> {
     });
     wait.await
         .unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()))
+}
+
+/// Has the reactor's thread call `ready` whenever there may be something new to read from `fd`, and
+/// once if there is something already. Ends, and closes `fd`, when `ready` says false or the
+/// [`Watch`] is dropped.
+///
+/// # Errors
+///
+/// As [`readable`].
+pub(crate) fn watch(
+    fd: OwnedFd,
+    mut ready: impl FnMut() -> bool + Send + 'static,
+) -> io::Result<Watch> {
+    let handle = handle()?;
+    let _entered = handle.enter();
+    // SAFETY: an `OwnedFd` is open and the same for as long as it lives, and the `AsyncFd` owns it.
+    let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
+    let task = handle.spawn(async move {
+        while let Ok(mut readable) = fd.readable().await {
+            // Before the call: what comes during it gives another.
+            readable.clear_ready();
+            if !ready() {
+                return;
+            }
+        }
+    });
+    Ok(Watch(task.abort_handle()))
+}
+
+/// Dropping it ends a [`watch`].
+#[derive(Debug)]
+pub(crate) struct Watch(AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The runtime itself, for tasks that never block.

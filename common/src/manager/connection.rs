@@ -11,6 +11,7 @@ use super::pending::{Pending, Request};
 use super::spin::Spin;
 use super::{fork, socket};
 use crate::deadline::Deadline;
+use crate::reactor::Watch;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,8 +56,11 @@ pub(super) struct State {
     tickets: u32,
     /// Threads that wait for `answered`.
     pub(super) sleepers: usize,
-    /// The request whose future waits on the socket.
-    pub(super) driver: Option<u64>,
+    /// There while futures wait.
+    pub(super) watch: Option<Watch>,
+    /// Whether the server sends a byte for what it does next, or has sent one that the reactor
+    /// has not heard of yet.
+    pub(super) armed: bool,
     death: Option<Death>,
 }
 

@@ -7,12 +7,11 @@
 //! ```
 //!
 //! So a lone caller gets its answer in the time that it takes another core to write it, and no
-//! thread stands between. Where futures only wait, one of them (the driver) has the reactor watch
-//! the socket for all.
+//! thread stands between. Where only futures wait, the reactor's thread reads for all of them: none
+//! of them can, because each may be left unpolled for as long as its owner likes.
 //!
 //! To copy: the folder manager/ and what its mod.rs names.
 
-use super::attach::Stage;
 use super::channel::{Consumer, Corrupt};
 use super::connection::{Connection, Death, State};
 use super::error::CallError;
@@ -20,8 +19,11 @@ use super::message::Message;
 use super::pending::{Reply, Request};
 use super::socket;
 use crate::deadline::Deadline;
-use std::sync::{MutexGuard, PoisonError};
-use std::task::Waker;
+use crate::reactor::{self, Watch};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// A waiting thread looks this often whether somebody still reads.
@@ -83,7 +85,7 @@ impl Connection {
                 continue;
             };
             looked = true;
-            if state.driver.is_some()
+            if std::mem::take(&mut state.armed)
                 && let Some(channel) = self.channel.get()
             {
                 channel.is_awake();
@@ -116,22 +118,56 @@ impl Connection {
         state
     }
 
-    /// Whoever leaves sees to it that somebody else reads.
-    pub(super) fn hand_over(&self, mut state: MutexGuard<'_, State>) {
-        // Before the server has let this process in there is none.
-        if state.reader.is_none() && matches!(state.stage, Stage::Attached) {
+    /// Whoever leaves sees to it that somebody else reads: a thread that waits, or the reactor.
+    pub(super) fn hand_over<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        // Before the server has let this process in there is no reader; and whoever has it hands
+        // over in turn.
+        if state.reader.is_none() {
             return;
         }
         if state.sleepers > 0 {
             self.answered.notify_all();
-            return;
+        } else if !state.armed && state.pending.any_waker() {
+            self.arm(state);
         }
-        let driver = state.driver;
-        if let Some((number, waker)) = state.pending.take_waker(driver) {
-            // Should it be dropped instead of polled, it hands over in turn.
-            state.driver.get_or_insert(number);
+    }
+
+    /// Delivers what has arrived, and has the server send a byte for what it does next: that calls
+    /// the reactor.
+    fn arm<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        while let Some(mut reader) = state.reader.take() {
+            state.armed = true;
             drop(state);
-            waker.wake();
+            let caught_up = self.catch_up(&mut reader);
+            state = self.lock();
+            state.reader = Some(reader);
+            if let Err(death) = caught_up {
+                drop(state);
+                return self.die(death);
+            }
+            if state.sleepers > 0 {
+                self.answered.notify_all();
+                return;
+            }
+            // Otherwise the reactor came meanwhile and found no reader.
+            if state.armed {
+                return;
+            }
+        }
+    }
+
+    /// Delivers until nothing is left to do but to wait for the server's byte.
+    fn catch_up(&self, reader: &mut Consumer) -> Result<(), Death> {
+        loop {
+            // In this order: what the server said before it ended counts.
+            let alive = self.socket().is_some_and(socket::drain);
+            self.read_arrived(reader, None)?;
+            if !alive {
+                return Err(Death::Closed);
+            }
+            if self.prepare_to_sleep(reader) {
+                return Ok(());
+            }
         }
     }
 
@@ -253,37 +289,35 @@ impl Connection {
         true
     }
 
-    /// For futures: delivers what has arrived, waiting for a few microseconds at most. Says
-    /// whether this one may now sleep: then it must watch the socket if that is its task.
-    pub(super) fn poll(&self, number: u64, waker: &Waker) -> Polled {
-        match self.attach_step() {
-            Ok(false) => return self.leave_waker(self.lock(), number, waker),
+    /// For futures: delivers what has arrived, waiting for a few microseconds at most. Wakes this
+    /// one later if its answer is not among it, whether or not any other is polled meanwhile.
+    pub(super) fn poll(
+        self: &Arc<Self>,
+        number: u64,
+        waker: &Waker,
+    ) -> Poll<Result<Reply, CallError>> {
+        if let Err(error) = self.attach_step()
+            && !self.is_dead()
+        {
             // Another call may fare better.
-            Err(error) if !self.is_dead() => {
-                self.abandon(number);
-                return Polled::Ready(Err(error));
-            }
-            _ => {}
+            self.abandon(number);
+            return Poll::Ready(Err(error));
         }
         loop {
             let mut state = self.lock();
             if let Some(reply) = state.pending.take_answer(number) {
                 self.hand_over(state);
-                return Polled::Ready(Ok(reply));
+                return Poll::Ready(Ok(reply));
             }
             if self.is_dead() {
                 state.pending.remove(number);
                 drop(state);
-                return Polled::Ready(Err(self.disconnected()));
+                return Poll::Ready(Err(self.disconnected()));
             }
             let Some(mut reader) = state.reader.take() else {
-                // Its owner delivers, and hands over when it leaves; if that is a future which has
-                // to go on waiting, it drives from now on.
-                state.pending.set_waker(number, waker.clone());
-                if state.driver == Some(number) {
-                    state.driver = None;
-                }
-                return Polled::Asleep;
+                // Its owner delivers, or the server has yet to let this process in.
+                self.leave_waker(state, number, waker);
+                return Poll::Pending;
             };
             drop(state);
             let progress = self.poll_reader(&mut reader, number);
@@ -294,18 +328,15 @@ impl Connection {
                     state.pending.remove(number);
                     Connection::granted(&mut state, reply.grants());
                     self.hand_over(state);
-                    return Polled::Ready(Ok(reply));
+                    return Poll::Ready(Ok(reply));
                 }
                 Err(death) => {
                     drop(state);
                     self.die(death);
                 }
                 Ok(None) => {
-                    if !matches!(state.pending.get(number), Some(Request::Waiting(_))) {
-                        continue;
-                    }
-                    let polled = self.leave_waker(state, number, waker);
-                    return polled;
+                    self.leave_waker(state, number, waker);
+                    return Poll::Pending;
                 }
             }
         }
@@ -315,153 +346,212 @@ impl Connection {
         loop {
             let found = self.read_arrived(reader, Some(number))?;
             if found.is_some() || !self.spin.until(|| !reader.is_empty()) {
-                if found.is_none() && !self.prepare_to_sleep(reader) {
-                    continue;
-                }
                 return Ok(found);
             }
         }
     }
 
-    fn leave_waker(&self, mut state: MutexGuard<'_, State>, number: u64, waker: &Waker) -> Polled {
+    fn leave_waker(self: &Arc<Self>, mut state: MutexGuard<'_, State>, number: u64, waker: &Waker) {
         state.pending.set_waker(number, waker.clone());
-        self.offer_reader(&state);
-        match state.driver {
-            Some(driver) if driver != number => Polled::Asleep,
-            _ => {
-                state.driver = Some(number);
-                Polled::Drive
-            }
+        self.flush(&mut state);
+        if state.watch.is_none() {
+            state.watch = self.watch().ok();
+        }
+        // Where no descriptor or thread is left it asks again and again: busy, but right. And it
+        // may have died since it was asked, and woken those who waited then.
+        let again = state.watch.is_none() || self.is_dead();
+        self.hand_over(state);
+        if again {
+            waker.wake_by_ref();
         }
     }
 
-    /// The reactor says that there is something on the socket.
-    pub(super) fn socket_was_ready(&self) {
-        if self.channel.get().is_none() {
-            return;
+    /// Has the reactor watch the socket, for as long as futures wait.
+    fn watch(self: &Arc<Self>) -> io::Result<Watch> {
+        let socket = self.socket().ok_or(io::ErrorKind::NotConnected)?;
+        let (connection, watched) = (Arc::downgrade(self), Arc::downgrade(&socket));
+        reactor::watch(socket.try_clone()?, move || {
+            let connection = connection.upgrade();
+            connection.is_some_and(|connection| connection.socket_was_ready(&watched))
+        })
+    }
+
+    /// The reactor says that there is something on the socket. False if it need not look again.
+    fn socket_was_ready(&self, watched: &Weak<OwnedFd>) -> bool {
+        let attached = self.attach_step();
+        if watched.strong_count() == 0 {
+            // The server hung up, and this process has connected again.
+            self.stop_watching();
+            return false;
+        }
+        match attached {
+            Ok(true) => {}
+            Ok(false) => return true,
+            Err(_) => return false,
         }
         let mut state = self.lock();
-        let Some(reader) = state.reader.take() else {
-            return;
-        };
+        // Should somebody have the reader, they find this when they put it back.
+        state.armed = false;
+        if !state.pending.any_waker() {
+            state.watch = None;
+            return false;
+        }
+        self.arm(state);
+        !self.is_dead()
+    }
+
+    /// All futures look for themselves, and begin another watch.
+    fn stop_watching(&self) {
+        let mut state = self.lock();
+        state.watch = None;
+        state.armed = false;
+        let wakers = state.pending.take_wakers();
         drop(state);
-        self.wake_up(&reader);
-        let mut state = self.lock();
-        state.reader = Some(reader);
-        self.offer_reader(&state);
+        wakers.into_iter().for_each(Waker::wake);
     }
-
-    /// Threads that wait while a future had the reader wait with it rather than without.
-    fn offer_reader(&self, state: &State) {
-        if state.sleepers > 0 && state.reader.is_some() {
-            self.answered.notify_all();
-        }
-    }
-
-    /// The future that watched the socket is done; another that waits takes over.
-    pub(super) fn stop_driving(&self, number: u64) {
-        let mut state = self.lock();
-        if state.driver == Some(number) {
-            state.driver = None;
-            self.hand_over(state);
-        }
-    }
-}
-
-/// How it stands with a request that a future waits for.
-pub(super) enum Polled {
-    Ready(Result<Reply, CallError>),
-    /// Somebody else will wake it.
-    Asleep,
-    /// It must have the reactor watch the socket, and then come again.
-    Drive,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manager::channel::Channel;
+    use crate::manager::channel::{Channel, Producer};
     use crate::manager::endpoint::Endpoint;
+    use crate::manager::message::Kind;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-    use std::os::fd::OwnedFd;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::os::fd::AsFd;
+    use std::sync::mpsc::{Receiver, Sender, channel};
     use std::task::Wake;
 
-    #[derive(Default)]
-    struct Woken(AtomicU32);
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Tells of each wake-up.
+    struct Woken(Sender<()>);
 
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            let _ = self.0.send(());
         }
     }
 
     /// A request whose future is polled by hand.
     struct Polling {
         number: u64,
-        woken: Arc<Woken>,
+        waker: Waker,
+        woken: Receiver<()>,
     }
 
     impl Polling {
         fn new(connection: &Connection) -> Polling {
+            let (tell, woken) = channel();
             Polling {
                 number: connection.lock().pending.add(),
-                woken: Arc::default(),
+                waker: Arc::new(Woken(tell)).into(),
+                woken,
             }
         }
 
-        fn poll(&self, connection: &Connection) -> Polled {
-            connection.poll(self.number, &self.woken.clone().into())
+        fn is_ready(&self, connection: &Arc<Connection>) -> bool {
+            connection.poll(self.number, &self.waker).is_ready()
         }
 
-        fn woken(&self) -> u32 {
-            self.woken.0.load(Ordering::Relaxed)
+        fn is_woken(&self) -> bool {
+            self.woken.recv_timeout(LONG).is_ok()
         }
+    }
 
-        fn drop(&self, connection: &Connection) {
-            connection.abandon(self.number);
-            connection.stop_driving(self.number);
+    /// The other end.
+    struct Server {
+        socket: OwnedFd,
+        lane: Arc<Channel>,
+        producer: Producer,
+    }
+
+    impl Server {
+        /// Says whether the client had to be woken.
+        fn answer(&mut self, number: u64) -> bool {
+            let answer = Message::new(Kind::Returned, number).finish();
+            assert_eq!(self.producer.push(&answer), Ok(answer.len()));
+            let wake = self.lane.must_wake();
+            if wake {
+                socket::wake(self.socket.as_fd());
+            }
+            wake
         }
     }
 
     /// Connected, to nobody, and not attached yet; and the server's socket.
-    fn connection() -> (Connection, OwnedFd) {
+    fn connection() -> (Arc<Connection>, OwnedFd) {
         let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
         let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
-        let endpoint = Endpoint::of_nobody();
-        (Connection::on(ours, &Arc::new(endpoint)), theirs)
+        let endpoint = Arc::new(Endpoint::of_nobody());
+        (Arc::new(Connection::on(ours, &endpoint)), theirs)
     }
 
-    #[test]
-    fn a_future_that_finds_the_reader_taken_drives_no_longer() {
-        let (connection, _socket) = connection();
-        let (_server, file) = Channel::create().unwrap();
+    fn attached() -> (Arc<Connection>, Server) {
+        let (connection, socket) = connection();
+        let (lane, file) = Channel::create().unwrap();
         assert!(connection.enter(&mut connection.lock(), 1, file).is_ok());
-        let [first, second] = [(); 2].map(|()| Polling::new(&connection));
-        assert!(matches!(first.poll(&connection), Polled::Drive));
-        // Another thread polls the second, and has the reader meanwhile.
-        let reader = connection.lock().reader.take();
-        assert!(matches!(first.poll(&connection), Polled::Asleep));
-        connection.lock().reader = reader;
-        assert!(matches!(second.poll(&connection), Polled::Drive));
-        second.drop(&connection);
-        assert_eq!(first.woken(), 1);
+        let producer = lane.producer();
+        let server = Server {
+            socket,
+            lane,
+            producer,
+        };
+        (connection, server)
     }
 
     #[test]
-    fn a_driver_that_is_dropped_hands_over_before_the_server_has_answered() {
-        let (connection, _socket) = connection();
+    fn a_future_that_is_left_unpolled_holds_up_no_other() {
+        let (connection, mut server) = attached();
         let futures = [(); 3].map(|()| Polling::new(&connection));
-        assert!(matches!(futures[0].poll(&connection), Polled::Drive));
-        for asleep in &futures[1..] {
-            assert!(matches!(asleep.poll(&connection), Polled::Asleep));
+        assert!(!futures.iter().any(|future| future.is_ready(&connection)));
+        assert!(server.answer(futures[1].number));
+        assert!(futures[1].is_woken());
+        // The reactor may still be awake.
+        server.answer(futures[2].number);
+        assert!(futures[2].is_woken());
+        assert!(futures[2].is_ready(&connection) && futures[1].is_ready(&connection));
+        drop(server);
+        assert!(futures[0].is_woken() && futures[0].is_ready(&connection));
+    }
+
+    #[test]
+    fn a_thread_that_leaves_hands_over_to_the_reactor() {
+        let (connection, mut server) = attached();
+        let futures = [(); 2].map(|()| Polling::new(&connection));
+        assert!(!futures.iter().any(|future| future.is_ready(&connection)));
+        let request = connection.lock().pending.add();
+        // The thread finds the answer itself.
+        let answer = Message::new(Kind::Returned, request).finish();
+        assert_eq!(server.producer.push(&answer), Ok(answer.len()));
+        assert!(connection.wait(request, Deadline::after(LONG)).is_ok());
+        assert!(server.answer(futures[1].number));
+        assert!(futures[1].is_woken());
+    }
+
+    #[test]
+    fn a_reader_that_is_put_back_is_read_if_the_reactor_came_in_vain() {
+        let (connection, mut server) = attached();
+        let futures = [(); 2].map(|()| Polling::new(&connection));
+        assert!(!futures.iter().any(|future| future.is_ready(&connection)));
+        let reader = connection.lock().reader.take();
+        assert!(server.answer(futures[1].number));
+        while connection.lock().armed {
+            std::thread::yield_now();
         }
-        futures[0].drop(&connection);
-        assert_eq!(futures[1].woken(), 1);
-        // It is dropped instead of polled.
-        futures[1].drop(&connection);
-        assert_eq!(futures[2].woken(), 1);
-        assert!(matches!(futures[2].poll(&connection), Polled::Drive));
+        let mut state = connection.lock();
+        state.reader = reader;
+        connection.hand_over(state);
+        assert!(futures[1].is_woken() && futures[1].is_ready(&connection));
+    }
+
+    #[test]
+    fn before_the_server_has_answered_all_futures_learn_of_its_end() {
+        let (connection, socket) = connection();
+        let futures = [(); 2].map(|()| Polling::new(&connection));
+        assert!(!futures.iter().any(|future| future.is_ready(&connection)));
+        drop(socket);
+        assert!(futures.iter().all(Polling::is_woken));
+        assert!(futures.iter().all(|future| future.is_ready(&connection)));
     }
 }

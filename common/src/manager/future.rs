@@ -4,17 +4,14 @@
 
 use super::connection::Connection;
 use super::error::CallError;
-use super::exchange::Polled;
 use super::message::Message;
 use super::proxy::decode_reply;
 use crate::deadline::Deadline;
-use crate::reactor;
 use serde::de::DeserializeOwned;
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// A call that has been sent. Await it under any executor, or [`wait`](CallFuture::wait) for it.
@@ -36,8 +33,6 @@ enum State<R> {
 struct Sent {
     connection: Arc<Connection>,
     number: u64,
-    /// Set while this one watches the socket for all.
-    driving: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
     taken: bool,
 }
 
@@ -55,7 +50,6 @@ impl<R> CallFuture<R> {
         CallFuture(State::Sent(Sent {
             number: connection.send(message),
             connection,
-            driving: None,
             taken: false,
         }))
     }
@@ -130,59 +124,10 @@ impl Sent {
         if let Err(error) = self.check_owner() {
             return Poll::Ready(Err(error));
         }
-        loop {
-            match self.connection.poll(self.number, context.waker()) {
-                Polled::Ready(reply) => {
-                    self.taken = true;
-                    self.stop_driving();
-                    let decode = |reply| decode_reply(&self.connection, reply, Deadline::Never);
-                    return Poll::Ready(reply.and_then(decode));
-                }
-                Polled::Asleep => {
-                    self.driving = None;
-                    return Poll::Pending;
-                }
-                Polled::Drive => {
-                    if self.watch(context).is_pending() {
-                        return Poll::Pending;
-                    }
-                    self.connection.socket_was_ready();
-                }
-            }
-        }
-    }
-
-    fn watch(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.driving.is_none() {
-            let socket = self.connection.socket();
-            match socket.map(|socket| socket.try_clone()) {
-                Some(Ok(socket)) => self.driving = Some(Box::pin(reactor::readable(socket))),
-                // No descriptor is left: busy, but right.
-                Some(Err(_)) | None => {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-            }
-        }
-        let Some(driving) = &mut self.driving else {
-            return Poll::Ready(());
-        };
-        match driving.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(result) => {
-                self.driving = None;
-                if result.is_err() {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Poll::Ready(())
-            }
-        }
-    }
-
-    fn stop_driving(&mut self) {
-        self.driving = None;
-        self.connection.stop_driving(self.number);
+        let reply = ready!(self.connection.poll(self.number, context.waker()));
+        self.taken = true;
+        let decode = |reply| decode_reply(&self.connection, reply, Deadline::Never);
+        Poll::Ready(reply.and_then(decode))
     }
 }
 
@@ -194,7 +139,6 @@ impl Drop for Sent {
         if !self.taken {
             self.connection.abandon(self.number);
         }
-        self.stop_driving();
     }
 }
 

@@ -131,24 +131,12 @@ impl Pending {
             .collect()
     }
 
-    /// Takes one such waker, and says whose: that of `first`, or else anybody's.
-    pub(super) fn take_waker(&mut self, first: Option<u64>) -> Option<(u64, Waker)> {
-        if let Some(number) = first
-            && let Some(Request::Waiting(waker)) = self.get(number)
-            && let Some(waker) = waker.take()
-        {
-            return Some((number, waker));
-        }
-        if !self.wakers {
-            return None;
-        }
-        let mut requests = (0..).zip(&mut self.places);
-        let found = requests.find_map(|(place, (count, request))| match request {
-            Some(Request::Waiting(waker)) => Some((number(*count, place), waker.take()?)),
-            _ => None,
-        });
-        self.wakers = found.is_some();
-        found
+    /// Whether there is anybody to be woken.
+    pub(super) fn any_waker(&mut self) -> bool {
+        let mut requests = self.places.iter();
+        self.wakers = self.wakers
+            && requests.any(|(_, request)| matches!(request, Some(Request::Waiting(Some(_)))));
+        self.wakers
     }
 }
 

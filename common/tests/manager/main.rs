@@ -8,6 +8,7 @@ mod pool;
 mod remote;
 mod shutdown;
 mod typed;
+mod unpolled;
 mod waiting;
 
 use common::manager::{Hosted, PoolProxy};
