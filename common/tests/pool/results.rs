@@ -2,7 +2,7 @@
 
 use super::{nap, pool, refuse_odd, square, wait_until_running};
 use common::pool::{IMapUnordered, Pool, TaskError, as_completed, wait_all, wait_any};
-use common::sync::Event;
+use common::sync::{Event, Semaphore};
 use futures::Stream;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::ByteBuf;
@@ -240,7 +240,7 @@ fn arguments_and_callbacks_are_dropped() {
 
 /// A task of an executor: to wake it is to send it there. Its fields are dropped one by one.
 struct Task {
-    stream: Mutex<IMapUnordered<std::array::IntoIter<Event, 2>, ()>>,
+    stream: Mutex<IMapUnordered<std::array::IntoIter<(Event, Semaphore), 2>, ()>>,
     executor: Sender<Arc<Task>>,
     _gone: Sender<()>,
 }
@@ -257,8 +257,14 @@ impl Wake for Task {
 fn a_wake_up_that_drops_the_stream() {
     isolated(|| {
         let pool = pool(2);
+        let begun = Semaphore::new(0).unwrap();
         let gates = [(); 2].map(|()| Event::new().unwrap());
-        let stream = pool.imap_unordered(|gate: Event| gate.wait(), gates.clone());
+        let wait = |(gate, begun): (Event, Semaphore)| {
+            begun.release(1).unwrap();
+            gate.wait();
+        };
+        let items = gates.clone().map(|gate| (gate, begun.clone()));
+        let stream = pool.imap_unordered(wait, items);
         let (executor, queue) = mpsc::channel();
         let (_gone, gone) = mpsc::channel();
         let stream = Mutex::new(stream);
@@ -272,6 +278,8 @@ fn a_wake_up_that_drops_the_stream() {
             Pin::new(&mut *task.stream.lock().unwrap()).poll_next(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         drop((queue, task, waker));
+        // Both have what they were sent: a gate that nobody opens would count as on its way.
+        let _both = (begun.acquire(), begun.acquire());
         gates[0].set();
         let dropped = gone.recv_timeout(Duration::from_secs(10));
         assert_eq!(dropped, Err(RecvTimeoutError::Disconnected));
