@@ -51,7 +51,7 @@ pub(crate) struct Settings {
 /// ```
 #[must_use = "a builder starts nothing until `build` is called"]
 pub struct PoolBuilder {
-    pub(super) settings: Settings,
+    settings: Settings,
     hook: Option<Hook>,
     error: Option<PoolError>,
 }

@@ -120,7 +120,7 @@ struct Tray {
     first: AtomicU64,
     /// How many items above, how many bytes below: one store makes an item be there.
     filled: AtomicU64,
-    /// The process id of the worker, set when its initializer is through; 0 until then.
+    /// Set when the worker's initializer is through.
     ready: AtomicU64,
 }
 
@@ -248,21 +248,15 @@ impl Claims {
         Some((first, usize::try_from(count).ok()?, bytes))
     }
 
-    /// The worker is ready, with its process id, or a new one that is not is about to be started.
-    pub(super) fn set_ready(&self, worker: usize, pid: Option<u32>) {
+    pub(super) fn set_ready(&self, worker: usize, ready: bool) {
         if let Some(tray) = self.tray(worker) {
-            tray.ready.store(pid.unwrap_or(0).into(), SeqCst);
+            tray.ready.store(u64::from(ready), SeqCst);
         }
     }
 
     pub(super) fn is_ready(&self, worker: usize) -> bool {
-        self.ready_pid(worker) != 0
-    }
-
-    /// The process id that the worker gave when it was ready; 0 if it is not.
-    pub(super) fn ready_pid(&self, worker: usize) -> u32 {
-        let tray = self.tray(worker);
-        tray.map_or(0, |tray| tray.ready.load(SeqCst) as u32)
+        self.tray(worker)
+            .is_some_and(|tray| tray.ready.load(SeqCst) == 1)
     }
 }
 

@@ -305,7 +305,7 @@ impl Engine {
                 };
                 let task = flight.job.task(flight.index(0));
                 let tasks = flight.len();
-                let pid = self.pid(header.worker as usize);
+                let pid = lock(&self.crew).pid(header.worker as usize);
                 self.emit(finished, || Event::TaskStarted { pid, task, tasks });
             }
             Kind::Done | Kind::Failed => {
@@ -368,7 +368,7 @@ impl Engine {
         if self.hook.is_some() {
             let task = flight.job.task(flight.index(header.first as usize));
             let ok = header.kind == Kind::Done;
-            let pid = self.pid(worker);
+            let pid = lock(&self.crew).pid(worker);
             let took = Duration::from_nanos(header.nanos);
             self.emit(finished, || Event::TaskEnded {
                 pid,

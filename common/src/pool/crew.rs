@@ -2,7 +2,6 @@
 //!
 //! To copy: the folder pool/ and what its mod.rs names.
 
-use super::claims::Stage;
 use super::engine::Engine;
 use super::job::Finished;
 use super::lock;
@@ -97,42 +96,23 @@ impl Crew {
 impl Engine {
     /// Starts the process of one worker.
     pub(super) fn start_worker(&self, worker: usize) -> Result<(), SpawnError> {
-        self.claims.set_ready(worker, None);
+        self.claims.set_ready(worker, false);
         let method = self.settings.start_method;
-        // With no lock held: a start may take its time.
+        // Under the lock: it may have taken a task before it is entered here, and who wants to
+        // kill it then must find it.
+        let mut crew = lock(&self.crew);
         let process = match self.launch(worker, method) {
             // A pool has threads once it runs, so a worker can be forked only to begin with.
             Err(SpawnError::Threads { .. }) => self.launch(worker, StartMethod::Spawn)?,
             other => other?,
         };
         let pid = process.pid();
-        lock(&self.crew).add(worker, process);
-        self.kill_if_doomed(worker);
+        crew.add(worker, process);
+        drop(crew);
         let mut finished = Finished::default();
         self.emit(&mut finished, || Event::WorkerStarted { pid });
         self.conclude(finished);
         Ok(())
-    }
-
-    /// A new worker may have taken a task before it was in the crew: who wanted to kill it then did
-    /// not find it, but has marked the task first.
-    fn kill_if_doomed(&self, worker: usize) {
-        let doomed = (0..self.settings.cells).any(|cell| {
-            let word = self.claims.word(cell);
-            word.stage() == Stage::Doomed && word.worker() == worker
-        });
-        if doomed {
-            lock(&self.crew).kill(worker);
-        }
-    }
-
-    /// The process id of a worker, also of one that works already and is not in the crew yet; 0 if
-    /// there is none.
-    pub(super) fn pid(&self, worker: usize) -> u32 {
-        match lock(&self.crew).pid(worker) {
-            0 => self.claims.ready_pid(worker),
-            pid => pid,
-        }
     }
 
     fn launch(&self, worker: usize, method: StartMethod) -> Result<Process<()>, SpawnError> {
@@ -184,6 +164,7 @@ impl Engine {
             }
             // Dropping the handle waits, and the kernel takes no time over SIGKILL.
             drop(process);
+            // Dropping it waits for its end: not with the lock held.
             let last = lock(&self.crew).remove(worker);
             drop(last);
         }

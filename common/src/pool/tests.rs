@@ -1,15 +1,10 @@
 //! Deaths at each step of a worker's round, one by one.
 
-use super::claims::Stage;
-use super::crew::launch;
-use super::worker::{OneByOne, Orders};
 use super::{Pool, TaskError, lock};
-use crate::process::{Builder, Process, SpawnError};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use testkit::isolated;
 
@@ -159,43 +154,5 @@ fn the_figures_of_a_copy_cost_no_results() {
         drop(inbox);
         let got = result.get_timeout(Duration::from_secs(10));
         assert_eq!(got, Some(Ok(9)));
-    });
-}
-
-/// What the next start of a worker says when its process is there, and what it waits for then.
-static SLOW_START: Mutex<Option<(Sender<()>, Receiver<()>)>> = Mutex::new(None);
-
-fn start_slowly(builder: Builder, orders: Orders) -> Result<Process<()>, SpawnError> {
-    let process = launch::<OneByOne>(builder, orders);
-    let slow = lock(&SLOW_START).take();
-    if let Some((started, go_on)) = slow {
-        started.send(()).unwrap();
-        let _ = go_on.recv_timeout(Duration::from_secs(10));
-    }
-    process
-}
-
-/// Not even who wants to kill what the new worker runs already.
-#[test]
-fn a_slow_start_holds_nobody_up() {
-    isolated(|| {
-        let mut builder = Pool::builder().workers(1);
-        builder.settings.launch = start_slowly;
-        let pool = builder.build().unwrap();
-        assert_eq!(pool.apply(square, (2,)), Ok(4));
-        let (started, has_started) = channel();
-        let (go, go_on) = channel();
-        *lock(&SLOW_START) = Some((started, go_on));
-        lock(&pool.engine.crew).kill(0);
-        has_started.recv_timeout(Duration::from_secs(10)).unwrap();
-        let endless = pool.apply_async(|| std::thread::sleep(Duration::MAX), ());
-        let claims = &pool.engine.claims;
-        let cells = pool.engine.settings.cells;
-        while !(0..cells).any(|cell| claims.word(cell).stage() == Stage::Running) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(endless.cancel());
-        go.send(()).expect("cancelling waited for the start");
-        assert_eq!(pool.apply(square, (3,)), Ok(9));
     });
 }

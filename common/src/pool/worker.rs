@@ -102,10 +102,7 @@ pub(super) fn work<T: Runner>(orders: Orders) {
     let ready = set_up(&orders).and_then(|()| initialize(orders.initializer.as_ref()));
     match ready {
         Ok(state) => {
-            orders
-                .port
-                .claims
-                .set_ready(orders.port.index, Some(std::process::id()));
+            orders.port.claims.set_ready(orders.port.index, true);
             T::run(orders.port, orders.limits, state);
         }
         Err(reason) => {
