@@ -7,6 +7,7 @@ use super::error::{TaskError, TaskId};
 use super::lock;
 use super::spares::Buffer;
 use super::stats::Event;
+use super::waiter::{Completions, Waiter};
 use crate::codec;
 use crate::ring::Batch;
 use serde::de::DeserializeOwned;
@@ -15,7 +16,6 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::Waker;
 use std::thread::Thread;
 
 /// One call of `apply`, `map` and so on, until its last answer. It does not know its types: the
@@ -70,28 +70,6 @@ enum Place {
     Large(Vec<u8>),
     /// A whole message, as it came, behind so many bytes.
     Message(Batch, usize),
-}
-
-/// Somebody to be told when a job has finished.
-pub(super) enum Waiter {
-    Thread(Thread),
-    Task(Waker),
-    /// Gets the job's number.
-    Queue(Arc<Completions>, usize),
-}
-
-impl Waiter {
-    pub(super) fn wake(self) {
-        match self {
-            Waiter::Thread(thread) => thread.unpark(),
-            Waiter::Task(waker) => waker.wake(),
-            Waiter::Queue(queue, number) => queue.push(number),
-        }
-    }
-
-    fn is_waker_like(&self, other: &Waiter) -> bool {
-        matches!((self, other), (Waiter::Task(own), Waiter::Task(other)) if own.will_wake(other))
-    }
 }
 
 /// Runs on the pool's own thread when the job has finished.
@@ -446,60 +424,3 @@ impl Results {
         })
     }
 }
-
-impl std::fmt::Debug for Completions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Completions")
-    }
-}
-
-/// The numbers of finished jobs, in the order in which they finished.
-#[derive(Default)]
-pub(super) struct Completions {
-    numbers: Mutex<VecDeque<usize>>,
-    waiter: Mutex<Option<Waiter>>,
-    some: AtomicBool,
-}
-
-impl Completions {
-    fn push(&self, number: usize) {
-        let mut numbers = lock(&self.numbers);
-        numbers.push_back(number);
-        self.some.store(true, Release);
-        drop(numbers);
-        // With no lock held: a waker is foreign code. It may drop its task, and that the results,
-        // which cancels the jobs that are left, which come here.
-        let waiter = lock(&self.waiter).take();
-        if let Some(waiter) = waiter {
-            waiter.wake();
-        }
-    }
-
-    pub(super) fn pop(&self) -> Option<usize> {
-        let mut numbers = lock(&self.numbers);
-        let number = numbers.pop_front();
-        self.some.store(!numbers.is_empty(), Release);
-        number
-    }
-
-    pub(super) fn has_some(&self) -> bool {
-        self.some.load(Acquire)
-    }
-
-    pub(super) fn clear_waiter(&self) {
-        self.change_waiter(None);
-    }
-
-    pub(super) fn set_waiter(&self, waiter: Waiter) {
-        self.change_waiter(Some(waiter));
-    }
-
-    fn change_waiter(&self, waiter: Option<Waiter>) {
-        let old = std::mem::replace(&mut *lock(&self.waiter), waiter);
-        // To drop a waker may be to drop its task, so no lock is held here either.
-        drop(old);
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -42,6 +42,7 @@ mod port;
 mod result;
 mod spares;
 mod stats;
+mod waiter;
 mod worker;
 
 pub use builder::PoolBuilder;

@@ -5,8 +5,9 @@
 use super::collect::this_thread;
 use super::engine::Engine;
 use super::error::TaskError;
-use super::job::{Callback, Completions, Job, Waiter};
+use super::job::{Callback, Job};
 use super::lock;
+use super::waiter::{Completions, Waiter};
 use crate::deadline::Deadline;
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
 use super::*;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Wake;
 
 /// A waker that looks whether the lock is held when it is woken, and when it is dropped.
