@@ -12,9 +12,12 @@ thread_local! {
 }
 
 /// What the serialisation of a value has counted: taken back when this is dropped, unless the
-/// bytes were [`Departures::sent`].
+/// bytes were [`Departures::sent`]. Mostly that is nothing, which costs next to nothing.
 #[derive(Default)]
-pub(crate) struct Departures(Vec<Undo>);
+pub(crate) struct Departures(Option<Box<Noted>>);
+
+/// Takes back what was counted when it is dropped.
+struct Noted(Vec<Undo>);
 
 impl Departures {
     /// Collects what `encode` counts; takes it back if that panics.
@@ -38,17 +41,21 @@ impl Departures {
     }
 
     /// Whether nothing was counted.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// The bytes are on their way.
+    #[inline]
     pub(crate) fn sent(mut self) {
-        self.0.clear();
+        if let Some(noted) = &mut self.0 {
+            noted.0.clear();
+        }
     }
 }
 
-impl Drop for Departures {
+impl Drop for Noted {
     fn drop(&mut self) {
         self.0.drain(..).for_each(|undo| undo());
     }
@@ -63,13 +70,14 @@ impl Noting {
     #[inline]
     fn take(&self) -> Departures {
         match NOTING.replace(Some(0)) {
-            None | Some(0) => Departures::default(),
-            Some(count) => Departures(last(count)),
+            None | Some(0) => Departures(None),
+            Some(count) => Departures(Some(last(count))),
         }
     }
 }
 
 impl Drop for Noting {
+    #[inline]
     fn drop(&mut self) {
         drop(self.take());
         NOTING.set(self.outer);
@@ -77,13 +85,13 @@ impl Drop for Noting {
 }
 
 #[cold]
-fn last(count: usize) -> Vec<Undo> {
+fn last(count: usize) -> Box<Noted> {
     let last = NOTED.try_with(|noted| {
         let mut noted = noted.borrow_mut();
         let before = noted.len().saturating_sub(count);
         noted.split_off(before)
     });
-    last.unwrap_or_default()
+    Box::new(Noted(last.unwrap_or_default()))
 }
 
 #[cfg(test)]
