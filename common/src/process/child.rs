@@ -283,11 +283,10 @@ fn perform(asked: &SetUp, entry: EntryRef, args: &[u8]) -> Result<Vec<u8>, Child
     Ok(result)
 }
 
-/// Does for nothing what a process will do that is asked for later. What a process touches first
-/// costs a page fault, and there are some thirty: most are dealt with here, when nobody waits.
-pub(super) fn rehearse() {
+/// What a process that runs an empty function is told, encoded; for [`rehearse`].
+pub(super) fn rehearsal() -> Vec<u8> {
     let Ok(entry) = Task::entry(|| ()) else {
-        return;
+        return Vec::new();
     };
     let hello = Hello {
         who: current(),
@@ -295,8 +294,13 @@ pub(super) fn rehearse() {
         entry,
         args: Vec::new(),
     };
-    let hello = codec::encode(&hello).map(|hello| codec::decode::<Hello>(&hello));
-    if let Ok(Ok(hello)) = hello {
+    codec::encode(&hello).unwrap_or_default()
+}
+
+/// Does for nothing what a process will do that is asked for later. What a process touches first
+/// costs a page fault, and there are some thirty: most are dealt with here, when nobody waits.
+pub(super) fn rehearse(rehearsal: &[u8]) {
+    if let Ok(hello) = codec::decode::<Hello>(rehearsal) {
         let _ = perform(&hello.set_up, hello.entry, &hello.args);
     }
     sys::flush_stdio();

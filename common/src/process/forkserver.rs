@@ -254,7 +254,7 @@ impl Server {
                 body,
                 mut fds,
             }) => {
-                let pid: i32 = codec::decode(&body).unwrap_or(0);
+                let pid = number(&body).unwrap_or(0);
                 match fds.pop() {
                     Some(pidfd) if pid > 0 => Ok(Born {
                         pid: Pid::from_raw(pid),
@@ -265,7 +265,7 @@ impl Server {
                 }
             }
             Ok(packet) => {
-                let error = codec::decode(&packet.body).unwrap_or(libc::EPROTO);
+                let error = number(&packet.body).unwrap_or(libc::EPROTO);
                 Err(Request::Refused(Errno::from_raw(error)))
             }
         }
@@ -287,6 +287,8 @@ struct Keeper {
     /// The pidfd of the fork that waits for the next request.
     spare: Option<OwnedFd>,
     wards: Vec<Ward>,
+    /// What a spare does before it is asked for anything.
+    rehearsal: Vec<u8>,
 }
 
 /// What the server does until its user has gone.
@@ -301,11 +303,15 @@ fn serve() {
     // not ignored: one sent to a process just begun waits until that lets it in.
     let _ = SigSet::from(Signal::SIGINT).thread_block();
     sys::forget_exit_handlers();
+    let rehearsal = child::rehearsal();
+    // What is set up at its first use, the standard output for one, every fork then has.
+    child::rehearse(&rehearsal);
     let mut keeper = Keeper {
         control: Some(control),
         taken,
         spare: None,
         wards: Vec::new(),
+        rehearsal,
     };
     while keeper.has_duties() {
         keeper.keep_a_spare();
@@ -328,7 +334,9 @@ impl Keeper {
         }
         // SAFETY: this process has one thread: it was spawned to run `serve`, which starts none.
         let error = match unsafe { sys::fork() } {
-            Ok(ForkResult::Child) => be_the_spare(control.as_fd(), self.taken.1.as_fd()),
+            Ok(ForkResult::Child) => {
+                be_the_spare(control.as_fd(), self.taken.1.as_fd(), &self.rehearsal)
+            }
             Ok(ForkResult::Parent { child }) => match sys::pidfd_open(child) {
                 Ok(pidfd) => {
                     self.spare = Some(pidfd);
@@ -400,19 +408,24 @@ fn report_end(ward: &Ward) {
     }
 }
 
+/// What an answer says, a pid or an error number; plain, because each piece of code that a new
+/// process runs costs it a page fault.
+fn number(body: &[u8]) -> Option<i32> {
+    body.try_into().ok().map(i32::from_ne_bytes)
+}
+
 fn refuse(control: BorrowedFd<'_>, error: Errno) {
-    let body = codec::encode(&(error as i32)).unwrap_or_default();
-    let _ = packet::send(control, Kind::NotForked, &body, &[]);
+    let _ = packet::send(control, Kind::NotForked, &(error as i32).to_ne_bytes(), &[]);
 }
 
 /// Waits for a request, says that it is taken, and becomes what is asked for. Never returns.
-fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
+fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>, rehearsal: &[u8]) -> ! {
     // It serves the server's user; without the server nobody would reap it.
     let server = nix::unistd::getppid();
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     // Unless somebody waits already.
     if !wait::is_readable_now(control) {
-        child::rehearse();
+        child::rehearse(rehearsal);
     }
     loop {
         let request = match packet::receive(control, true) {
@@ -440,7 +453,7 @@ fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>) -> ! {
                 if packet::send(taken, Kind::Forked, &[], &[request.fds[0].as_fd()]).is_err() {
                     sys::exit_now(1);
                 }
-                let body = codec::encode(&this.as_raw()).unwrap_or_default();
+                let body = this.as_raw().to_ne_bytes();
                 // Without an answer the user starts another.
                 if packet::send(control, Kind::Forked, &body, &[pidfd.as_fd()]).is_err() {
                     sys::exit_now(1);
