@@ -4,6 +4,7 @@ use crate::harness::time::each_us;
 use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
 use crate::kernel;
 use common::process::{self, Process, StartMethod};
+use std::sync::atomic::AtomicU32;
 
 /// See the module.
 pub const WORK: Work = Work {
@@ -50,6 +51,11 @@ const SIDES: &[Side] = &[
         "limit:fork+duties",
         "fork with a lifeline, name, result, flush and pidfd, by bare calls",
         fork_with_duties,
+    ),
+    Side::rust(
+        "limit:fork+least",
+        "the same with the parent's death as a signal and the result in a shared page",
+        fork_with_least,
     ),
     Side::rust(
         "limit:fork,1GiB",
@@ -135,6 +141,11 @@ fn fork() -> Result<Repetition, Skip> {
 
 fn fork_with_duties() -> Result<Repetition, Skip> {
     Ok(each_us(20, || Ok(kernel::fork_with_duties()?)))
+}
+
+fn fork_with_least() -> Result<Repetition, Skip> {
+    let page = kernel::Shared::<AtomicU32>::new()?;
+    Ok(each_us(20, move || Ok(kernel::fork_with_least(&page)?)))
 }
 
 fn fork_large() -> Result<Repetition, Skip> {
