@@ -34,7 +34,19 @@ use thiserror::Error;
 /// nothing. `A` is the tuple of its arguments, as in Python's `target=f, args=(a, b)`.
 ///
 /// Implemented for every such `Fn`; there is nothing to implement by hand. That it captures
-/// nothing is checked when the program is compiled.
+/// nothing is checked when its call is compiled to code: `cargo build` refuses it, `cargo check`
+/// (and so an editor) does not notice.
+///
+/// Arguments and results are made anew over there, so they own what they have: `String`, not
+/// `&str`, nor a `&` of anything else. (The compiler's words for that are "implementation of
+/// `Deserialize` is not general enough", or "`&T: DeserializeOwned` is not satisfied".)
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a function that can be sent with the arguments `{A}`",
+    label = "not a function of these arguments that can be sent",
+    note = "arguments are given as a tuple: `()`, `(a,)`, `(a, b)`, ...",
+    note = "what can be sent is a `fn` item, or a closure that captures nothing, of at most eight \
+            arguments"
+)]
 pub trait Function<A>: Copy + Send + Sync + 'static {
     /// What it returns.
     type Output;

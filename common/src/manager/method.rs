@@ -17,7 +17,15 @@ use std::pin::Pin;
 /// the tuple of those.
 ///
 /// Implemented for every such `Fn` that captures nothing; a closure must name its first
-/// parameter's type: `|list: &mut Vec<u32>, item: u32| list.push(item)`.
+/// parameter's type: `|list: &mut Vec<u32>, item: u32| list.push(item)`. What
+/// [`Function`] says of captures and arguments holds here, too.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a function that can be called on a hosted `{T}` with the arguments \
+               `{A}`",
+    label = "not a function of `&mut {T}` and these arguments",
+    note = "its first parameter is `&mut {T}`; the other arguments, at most six, are given as a \
+            tuple: `()`, `(a,)`, `(a, b)`, ..."
+)]
 pub trait Method<T: ?Sized, A>: Copy + Send + Sync + 'static {
     /// What it returns.
     type Output;
