@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (safe, unsafe_) = (manager.value(0)?, manager.value(0)?);
     let go = manager.event()?;
 
-    let mut processes: Vec<Process<()>> = Vec::new();
+    let mut processes = Vec::new();
     for _ in 0..4 {
         let args = (safe.clone(), unsafe_.clone(), go.clone());
         processes.push(Process::spawn(count, args)?);

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (a, b) = (manager.host(400i64)?, manager.host(600i64)?);
     let right = manager.value(0)?;
 
-    let mut processes: Vec<Process<()>> = Vec::new();
+    let mut processes = Vec::new();
     for i in 0..4 {
         let (a, b) = if i % 2 == 0 { (&a, &b) } else { (&b, &a) };
         processes.push(Process::spawn(

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let manager = Manager::new()?;
     let shared_list = manager.list()?;
 
-    let mut processes: Vec<Process<()>> = Vec::new();
+    let mut processes = Vec::new();
     for value in 0..5 {
         processes.push(Process::spawn(worker, (shared_list.clone(), value))?);
     }

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("the queue is full: put_timeout gives {} back", error.value);
     }
 
-    let producer: Process<()> = Process::spawn(producer, (queue.clone(),))?;
+    let producer = Process::spawn(producer, (queue.clone(),))?;
     let mut most = 0;
     let mut got = Vec::new();
     loop {

@@ -18,7 +18,7 @@ fn worker(tasks: JoinableQueue<u32>, done: Queue<u32>) {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (tasks, done) = (JoinableQueue::new()?, Queue::new()?);
-    let mut workers: Vec<Process<()>> = Vec::new();
+    let mut workers = Vec::new();
     for _ in 0..4 {
         workers.push(Process::spawn(worker, (tasks.clone(), done.clone()))?);
     }

@@ -26,7 +26,7 @@ fn consumer(tasks: JoinableQueue<u32>, done: Queue<u32>, stuck: Queue<u32>) {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (tasks, done, stuck) = (JoinableQueue::new()?, Queue::new()?, Queue::new()?);
-    let mut consumers: Vec<Process<()>> = Vec::new();
+    let mut consumers = Vec::new();
     for _ in 0..3 {
         let queues = (tasks.clone(), done.clone(), stuck.clone());
         consumers.push(Process::spawn(consumer, queues)?);

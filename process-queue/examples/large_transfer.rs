@@ -22,7 +22,7 @@ fn sender(queue: Queue<[u8]>) {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let queue: Queue<[u8]> = Queue::builder().capacity(1 << 20).build()?;
-    let sender: Process<()> = Process::spawn(sender, (queue.clone(),))?;
+    let sender = Process::spawn(sender, (queue.clone(),))?;
     let (mut count, mut bytes) = (0, 0);
     let mut message = Vec::new();
     while queue.get_into(&mut message).is_ok() {

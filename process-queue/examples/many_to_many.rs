@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for first in [0, 1000, 2000] {
         // Detached: the consumers end when all of these have.
-        Process::<()>::spawn(producer, (sender.clone(), first))?.detach();
+        Process::spawn(producer, (sender.clone(), first))?.detach();
     }
     drop(sender); // only the producers have one now
 
