@@ -33,6 +33,7 @@ use std::task::{Context, Poll};
 /// # Ok::<(), common::pool::TaskError>(())
 /// # }).unwrap();
 /// ```
+#[doc(alias = "run_in_executor")]
 pub async fn run_in_pool<F, A, R>(f: F, args: A) -> Result<R, TaskError>
 where
     F: Function<A, Output = R>,

@@ -87,6 +87,7 @@ where
 /// assert_eq!(ends.await, [Ok(4), Err(ChildError::Failed("odd"))]);
 /// # });
 /// ```
+#[doc(alias = "return_exceptions")]
 pub fn gather_settled<I, T, E>(coroutines: I) -> GatherSettled<T, E>
 where
     I: IntoIterator<Item: Future<Output = Result<T, E>> + Send + 'static>,

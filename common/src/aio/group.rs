@@ -33,6 +33,7 @@ pub struct TaskGroup<E> {
 }
 
 /// Everything that went wrong in a group, in the order in which it did. Never empty.
+#[doc(alias = "ExceptionGroup")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupError<E> {
     /// The errors and panics; members that were only cancelled are not among them.
@@ -118,6 +119,7 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Panics
     ///
     /// Outside a tokio runtime, as `tokio::spawn`.
+    #[doc(alias = "create_task")]
     pub fn spawn<T, F>(&self, coroutine: F) -> Result<Member<T>, GroupClosed<F>>
     where
         T: Send + 'static,

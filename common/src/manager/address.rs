@@ -104,6 +104,7 @@ impl From<&Address> for Address {
 /// assert_eq!(format!("{key:?}"), "Key(..)");
 /// # Ok::<(), common::manager::BadKey>(())
 /// ```
+#[doc(alias = "authkey")]
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Key([u8; 32]);
 

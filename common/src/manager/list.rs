@@ -336,6 +336,7 @@ impl<T: Item> ListProxy<T> {
     /// # Errors
     ///
     /// [`CallError`].
+    #[doc(alias = "_getvalue")]
     pub fn snapshot(&self) -> Result<Vec<T>, CallError>
     where
         T: Clone,

@@ -110,6 +110,7 @@ use std::time::Duration;
 /// assert_eq!(list.to_string(), "[5]");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "SyncManager")]
 pub struct Manager {
     connection: Arc<Connection>,
     key: Key,
@@ -188,6 +189,7 @@ impl Manager {
     /// assert_eq!(file.call(read, ())?, Some([0; 4]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "register")]
     pub fn host_with<F, A, T>(&self, f: F, args: A) -> Result<Proxy<T>, CallError>
     where
         F: Function<A, Output = T>,

@@ -39,6 +39,7 @@ impl Manager {
     /// assert_eq!(numbers.to_string(), "[1, 2, 3]");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "get_server")]
     pub fn serve(address: impl Into<Address>) -> Result<Manager, StartError> {
         Manager::builder().address(address).start()
     }

@@ -86,6 +86,7 @@ const MOST_WORKERS: usize = 1 << 15;
 
 impl PoolBuilder {
     /// How many worker processes; by default as many as there are usable cores.
+    #[doc(alias = "processes")]
     pub fn workers(mut self, workers: usize) -> Self {
         self.settings.workers = workers;
         self
@@ -145,6 +146,7 @@ impl PoolBuilder {
 
     /// A worker leaves and is replaced after so many tasks: a cure for leaks. Python's
     /// `maxtasksperchild`.
+    #[doc(alias = "maxtasksperchild")]
     pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
         self.settings.limits.tasks = Some(tasks);
         self

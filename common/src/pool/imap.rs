@@ -201,6 +201,7 @@ pub struct IMap<I: Iterator, R> {
 impl<I: Iterator, R: DeserializeOwned> IMap<I, R> {
     /// Items that travel together; 1 by default. More are quicker for short tasks. To be set
     /// before the first result is asked for.
+    #[doc(alias = "chunksize")]
     #[must_use]
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.feed.chunk = items.max(1);
@@ -273,6 +274,7 @@ pub struct IMapUnordered<I: Iterator, R> {
 
 impl<I: Iterator, R: DeserializeOwned> IMapUnordered<I, R> {
     /// As [`IMap::chunk_size`].
+    #[doc(alias = "chunksize")]
     #[must_use]
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.feed.chunk = items.max(1);

@@ -56,6 +56,7 @@ impl Pool {
     /// # Errors
     ///
     /// As [`map`](Self::map).
+    #[doc(alias = "chunksize")]
     pub fn map_chunked<F, A, R, I>(&self, f: F, items: I, size: usize) -> Result<Vec<R>, TaskError>
     where
         F: Function<(A,), Output = R>,

@@ -87,11 +87,13 @@ impl<R> AsyncResult<R> {
     }
 
     /// Whether there is a result or an error.
+    #[doc(alias = "ready")]
     pub fn is_ready(&self) -> bool {
         self.wait_timeout(Duration::ZERO)
     }
 
     /// Whether there is a result (`true`) or an error (`false`); `None` while there is neither.
+    #[doc(alias = "successful")]
     pub fn is_successful(&self) -> Option<bool> {
         self.is_ready().then(|| !self.job.has_failed())
     }
@@ -135,6 +137,7 @@ impl<R: 'static> AsyncResult<R> {
     /// assert_eq!(hear.recv()?, 5);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "callback")]
     pub fn on_success(&self, f: impl FnOnce(R) + Send + 'static) -> &Self {
         let decode = self.decode;
         self.call_back(Box::new(move |job| {
@@ -145,6 +148,7 @@ impl<R: 'static> AsyncResult<R> {
     }
 
     /// Has `f` called with the error, on a thread of the pool, if there comes one.
+    #[doc(alias = "error_callback")]
     pub fn on_error(&self, f: impl FnOnce(TaskError) + Send + 'static) -> &Self {
         let decode = self.decode;
         self.call_back(Box::new(move |job| {

@@ -133,6 +133,7 @@ impl Builder {
     }
 
     /// How it is started; [`StartMethod::Spawn`] by default.
+    #[doc(alias = "set_start_method")]
     pub fn start_method(mut self, method: StartMethod) -> Self {
         self.method = method;
         self

@@ -80,6 +80,7 @@ impl<R> Process<R> {
     }
 
     /// Its process id.
+    #[doc(alias = "ident")]
     pub fn pid(&self) -> u32 {
         self.child.pid()
     }
@@ -103,6 +104,7 @@ impl<R> Process<R> {
     /// Rust's 101; Python's code), `-9` if SIGKILL ended it, and so on. If its exit status is lost,
     /// what it said last counts; 255 if it said nothing. A fork server that has not told the status
     /// a second after it was asked for counts as having lost it, until it does.
+    #[doc(alias = "exitcode")]
     pub fn exit_code(&self) -> Option<i32> {
         if !self.child.has_ended() {
             return None;

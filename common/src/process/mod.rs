@@ -86,6 +86,7 @@ where
 /// ```
 /// assert_eq!(common::process::current().name(), "MainProcess");
 /// ```
+#[doc(alias = "current_process")]
 pub fn current() -> Arc<CurrentProcess> {
     child::current_process()
 }
@@ -102,6 +103,7 @@ pub fn current() -> Arc<CurrentProcess> {
 /// assert_eq!(Process::spawn(parents_pid, ())?.join()?, Some(std::process::id()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "parent_process")]
 pub fn parent() -> Option<Parent> {
     child::parent()
 }

@@ -64,6 +64,7 @@ impl<T> JoinableQueue<T> {
     /// # Errors
     ///
     /// As [`Queue::new`].
+    #[doc(alias = "maxsize")]
     pub fn bounded(items: u32) -> Result<Self, ShmError> {
         Self::build(Queue::builder().items(items))
     }
@@ -211,18 +212,21 @@ impl<T> JoinableQueue<T> {
     }
 
     /// As [`Queue::len`].
+    #[doc(alias = "qsize")]
     #[must_use]
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// As [`Queue::is_empty`].
+    #[doc(alias = "empty")]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// As [`Queue::is_full`].
+    #[doc(alias = "full")]
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.queue.is_full()
@@ -255,6 +259,7 @@ impl<T: Serialize> JoinableQueue<T> {
     /// # Errors
     ///
     /// As [`Queue::try_put`].
+    #[doc(alias = "put_nowait")]
     pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
         self.queue.try_put(value)
     }
@@ -285,6 +290,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// # Errors
     ///
     /// As [`Queue::try_get`].
+    #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> Result<T, GetError> {
         self.get_until(Deadline::Now)
     }

@@ -157,6 +157,7 @@ impl<T: ?Sized> Queue<T> {
     /// # Errors
     ///
     /// As [`QueueBuilder::build`].
+    #[doc(alias = "maxsize")]
     pub fn bounded(items: u32) -> Result<Self, ShmError> {
         QueueBuilder::default().items(items).build()
     }

@@ -88,6 +88,7 @@ impl<T: Serialize> Sender<T> {
     /// # Errors
     ///
     /// As [`Queue::try_put`].
+    #[doc(alias = "put_nowait")]
     pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
         self.put_until(value, Deadline::Now)
     }
@@ -128,6 +129,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     ///
     /// As [`Receiver::get`], and [`GetError::Empty`].
+    #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> Result<T, GetError> {
         self.get_until(Deadline::Now)
     }

@@ -49,6 +49,7 @@ impl BarrierWait {
 }
 
 /// The barrier is broken: a party was late, gave up, or reset it.
+#[doc(alias = "BrokenBarrierError")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the barrier is broken: a party came too late, aborted it, or reset it")]
 pub struct BrokenBarrier;
@@ -226,6 +227,7 @@ impl Barrier {
     }
 
     /// Whether it is broken.
+    #[doc(alias = "broken")]
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.0.get().broken.load(SeqCst) != 0

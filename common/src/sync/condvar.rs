@@ -38,6 +38,7 @@ use std::time::Duration;
 /// assert!(*guard);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "Condition")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Condvar(Object<State>);
 
@@ -139,6 +140,7 @@ impl Condvar {
     /// # Errors
     ///
     /// As [`Condvar::wait`].
+    #[doc(alias = "wait_for")]
     pub fn wait_while<'a, T: Serialize + DeserializeOwned>(
         &self,
         mut guard: MutexGuard<'a, T>,

@@ -35,6 +35,7 @@ use thiserror::Error;
 /// assert_eq!(*counter.lock()?, 1);
 /// # Ok::<(), common::sync::MutexError>(())
 /// ```
+#[doc(alias = "Lock")]
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Mutex<T> {
@@ -146,6 +147,7 @@ impl<T: Serialize + DeserializeOwned> Mutex<T> {
     /// # Errors
     ///
     /// [`MutexError::Deadlock`] if this thread does; [`MutexError::Broken`].
+    #[doc(alias = "acquire")]
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, MutexError> {
         self.lock_until(Deadline::Never)
     }
