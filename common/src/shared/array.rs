@@ -1,6 +1,7 @@
 //! Many values of one length, one after the other.
 
 use crate::codec::{self, DecodeError, EncodeError};
+use crate::deadline::Deadline;
 use crate::shm::{Segment, ShmError};
 use crate::sync::{Mutex, MutexError, MutexGuard};
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ use thiserror::Error;
 /// Its elements are of a type all of whose values take the same number of bytes: numbers, and
 /// tuples, arrays and structs of them. Each call holds the lock; [`Array::lock`] holds it for
 /// several. A process killed in the middle of writing a range leaves a part of it written: the next
-/// holder [is told](ArrayGuard::holder_died).
+/// one who locks it [is told](ArrayGuard::holder_died).
 ///
 /// ```
 /// use common::shared::Array;
@@ -173,7 +174,7 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
     ///
     /// [`ArrayError`].
     pub fn get(&self, index: usize) -> Result<T, ArrayError> {
-        self.lock()?.get(index)
+        self.lock_untold()?.get(index)
     }
 
     /// Replaces one element.
@@ -182,7 +183,7 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
     ///
     /// [`ArrayError`].
     pub fn set(&self, index: usize, element: T) -> Result<(), ArrayError> {
-        self.lock()?.write(index, &[element])
+        self.write(index, &[element])
     }
 
     /// Changes one element while nobody else can look.
@@ -195,7 +196,7 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
         index: usize,
         change: impl FnOnce(&mut T) -> R,
     ) -> Result<R, ArrayError> {
-        let guard = self.lock()?;
+        let guard = self.lock_untold()?;
         let mut element = guard.get(index)?;
         let result = change(&mut element);
         guard.write(index, &[element])?;
@@ -208,7 +209,7 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
     ///
     /// [`ArrayError`].
     pub fn read(&self, range: Range<usize>) -> Result<Vec<T>, ArrayError> {
-        self.lock()?.read(range)
+        self.lock_untold()?.read(range)
     }
 
     /// Replaces the elements from `start` on.
@@ -217,7 +218,7 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
     ///
     /// [`ArrayError`].
     pub fn write(&self, start: usize, elements: &[T]) -> Result<(), ArrayError> {
-        self.lock()?.write(start, elements)
+        self.lock_untold()?.write(start, elements)
     }
 
     /// Holds the array, for several steps at once. Blocks until nobody else does.
@@ -252,6 +253,11 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
         Ok(self.held(self.lock.lock_timeout(timeout)?))
     }
 
+    /// For a single step, which cannot say that a holder died: the next one who locks is told.
+    fn lock_untold(&self) -> Result<ArrayGuard<'_, T>, ArrayError> {
+        Ok(self.held(self.lock.lock_untold(Deadline::Never)?))
+    }
+
     fn held<'a>(&'a self, guard: MutexGuard<'a, ()>) -> ArrayGuard<'a, T> {
         ArrayGuard { array: self, guard }
     }
@@ -269,8 +275,8 @@ impl<T: Serialize + DeserializeOwned> Array<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> ArrayGuard<'_, T> {
-    /// Whether the last one who held the array died with it: what it wrote last may be there in
-    /// part.
+    /// Whether one who held the array died with it and this is the first guard since: what it wrote
+    /// last may be there in part.
     #[must_use]
     pub fn holder_died(&self) -> bool {
         self.guard.holder_died()

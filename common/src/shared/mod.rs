@@ -6,6 +6,7 @@ mod array;
 
 pub use array::{Array, ArrayError, ArrayGuard};
 
+use crate::deadline::Deadline;
 use crate::sync::{Mutex, MutexError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,7 @@ impl<T: Serialize + DeserializeOwned> Value<T> {
     ///
     /// As [`Mutex::lock`] and `MutexGuard::store`: then nothing is changed.
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, MutexError> {
-        let mut guard = self.0.lock()?;
+        let mut guard = self.0.lock_untold(Deadline::Never)?;
         let result = change(&mut guard);
         guard.store()?;
         Ok(result)

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread;
 use std::time::Duration;
 use thiserror::Error;
@@ -46,12 +46,13 @@ pub struct Mutex<T> {
 /// The value, held; let go when dropped.
 pub struct MutexGuard<'a, T: Serialize> {
     mutex: &'a Mutex<T>,
+    /// Before the value, whose destructor is the program's code and may take its time.
+    guard: RobustGuard<'a>,
     value: T,
     changed: bool,
     holder_died: bool,
     /// Whether a panic went on already when it was locked.
     panicking: bool,
-    guard: RobustGuard<'a>,
     /// Even if the guard is forgotten: the C library's list of this thread's locks leads there.
     _mapped: Object<State>,
 }
@@ -94,12 +95,14 @@ struct State {
     capacity: AtomicU64,
     /// Which of the two is the value, and its length: bit 63, and the rest.
     current: AtomicU64,
+    /// Whether a holder has died and nobody has been told yet. Under the lock.
+    died: AtomicU32,
 }
 
 // SAFETY: atomics, and a mutex that checks itself.
 unsafe impl Shared for State {}
 impl Kind for State {
-    const MAGIC: u64 = 0x6d70_2d6d_7574_6502;
+    const MAGIC: u64 = 0x6d70_2d6d_7574_6503;
 }
 
 /// Room for a value unless it is said; memory is committed for what is used.
@@ -192,27 +195,39 @@ impl<T: Serialize + DeserializeOwned> Mutex<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<T, MutexError> {
-        let _guard = self.hold(deadline, || ())?;
+        let _guard = self.hold(deadline)?;
         self.load()
     }
 
     pub(super) fn lock_until(&self, deadline: Deadline) -> Result<MutexGuard<'_, T>, MutexError> {
-        let mut holder_died = false;
-        let guard = self.hold(deadline, || holder_died = true)?;
+        let mut guard = self.lock_untold(deadline)?;
+        let died = &self.state().died;
+        if died.load(SeqCst) != 0 {
+            died.store(0, SeqCst);
+            guard.holder_died = true;
+        }
+        Ok(guard)
+    }
+
+    /// Locks for one that cannot say whether the last holder died: the next one who can is told.
+    pub(crate) fn lock_untold(&self, deadline: Deadline) -> Result<MutexGuard<'_, T>, MutexError> {
+        let guard = self.hold(deadline)?;
         Ok(MutexGuard {
             value: self.load()?,
             mutex: self,
-            changed: false,
-            holder_died,
-            panicking: thread::panicking(),
             guard,
+            changed: false,
+            holder_died: false,
+            panicking: thread::panicking(),
             _mapped: self.object.clone(),
         })
     }
 
-    fn hold(&self, deadline: Deadline, died: impl FnOnce()) -> Result<RobustGuard<'_>, MutexError> {
+    fn hold(&self, deadline: Deadline) -> Result<RobustGuard<'_>, MutexError> {
         static SPIN: Spin = Spin::new();
-        let guard = self.state().mutex.lock(deadline, &SPIN, died);
+        let state = self.state();
+        let note = || state.died.store(1, SeqCst);
+        let guard = state.mutex.lock(deadline, &SPIN, note);
         guard.map_err(lock_error)
     }
 
@@ -251,7 +266,8 @@ impl<T> Mutex<T> {
     }
 
     fn capacity(&self) -> Result<usize, MutexError> {
-        let room = self.object.segment().len() - Object::<State>::BYTES;
+        let room = self.object.segment().len();
+        let room = room.saturating_sub(Object::<State>::BYTES);
         usize::try_from(self.state().capacity.load(SeqCst))
             .ok()
             .filter(|capacity| *capacity <= room / 2)
@@ -288,8 +304,9 @@ impl<'a, T: Serialize> MutexGuard<'a, T> {
         self.mutex
     }
 
-    /// Whether the last one who held the mutex died with it. Its value is as that one found it;
-    /// but what else goes with it, a file for instance, may be half-changed.
+    /// Whether one who held the mutex died with it and this is the first guard since (others only
+    /// got the value, or updated it). Its value is as that one found it; but what else goes with
+    /// it, a file for instance, may be half-changed.
     #[must_use]
     pub fn holder_died(&self) -> bool {
         self.holder_died
@@ -307,8 +324,14 @@ impl<'a, T: Serialize> MutexGuard<'a, T> {
         if !std::mem::take(&mut self.changed) {
             return Ok(());
         }
+        self.check_held()?;
+        self.mutex.store(&self.value)
+    }
+
+    /// A fork of the holder has a copy of the guard and not the lock.
+    pub(super) fn check_held(&self) -> Result<(), MutexError> {
         match self.guard.is_held_here() {
-            true => self.mutex.store(&self.value),
+            true => Ok(()),
             false => Err(MutexError::Locked),
         }
     }

@@ -2,8 +2,10 @@
 
 use crate::{LONG, SOON};
 use common::process::{self, Process};
+use common::shared::Value;
 use common::sync::{Event, Mutex, MutexError, Overflow, ReentrantMutex, Semaphore};
-use std::cell::Cell;
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 use testkit::isolated;
 
@@ -58,6 +60,49 @@ fn the_mutex_of_a_killed_holder_is_handed_on_unchanged() {
         assert_eq!(*guard, [1, 2, 3]);
         drop(guard);
         assert!(!mutex.lock().unwrap().holder_died());
+    });
+}
+
+#[test]
+fn who_only_asks_for_the_value_does_not_keep_a_death_to_itself() {
+    isolated(|| {
+        let value = Value::new(1).unwrap();
+        let child: Process<()> = process::fork(|| {
+            let _guard = value.mutex().lock().unwrap();
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        })
+        .unwrap();
+        assert!(child.join().is_err());
+        assert_eq!(value.mutex().get_timeout(LONG), Ok(1));
+        assert_eq!(value.get(), Ok(1));
+        value.set(2).unwrap();
+        assert!(value.mutex().lock().unwrap().holder_died());
+        assert!(!value.mutex().lock().unwrap().holder_died());
+    });
+}
+
+thread_local! {
+    static OF_LOOKS: RefCell<Option<Mutex<Looks>>> = const { RefCell::new(None) };
+}
+
+/// Looks, when it is dropped, whether the mutex that it was in is locked.
+#[derive(Serialize, Deserialize)]
+struct Looks;
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        OF_LOOKS.with_borrow(|mutex| assert!(!mutex.as_ref().is_some_and(Mutex::is_locked)));
+    }
+}
+
+#[test]
+fn a_copy_of_the_value_is_dropped_without_the_lock() {
+    isolated(|| {
+        let mutex = Mutex::new(Looks).unwrap();
+        OF_LOOKS.set(Some(mutex.clone()));
+        drop(mutex.lock().unwrap());
+        drop(mutex.get().unwrap());
+        OF_LOOKS.set(None);
     });
 }
 

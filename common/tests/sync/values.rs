@@ -117,9 +117,13 @@ fn the_array_of_a_killed_holder_is_handed_on_with_a_word() {
         let late = array.lock_timeout(Duration::from_millis(20));
         assert_eq!(late.map(drop), Err(ArrayError::Lock(MutexError::Locked)));
         child.kill().unwrap();
+        // These cannot say it.
+        assert_eq!(array.get(1), Ok(2));
+        array.set(1, 3).unwrap();
+        array.update(1, |number| *number += 1).unwrap();
         let guard = array.lock().unwrap();
         assert!(guard.holder_died());
-        assert_eq!(guard.read(0..2).unwrap(), [9, 2]);
+        assert_eq!(guard.read(0..2).unwrap(), [9, 4]);
         drop(guard);
         assert!(!array.lock().unwrap().holder_died());
         child.join().unwrap_err();
