@@ -153,6 +153,7 @@ impl Condvar {
     }
 
     /// As [`Condvar::wait_while`], at most for `timeout`; says whether the condition has ended.
+    /// (The mutex is waited for beyond that, as with [`Condvar::wait_timeout`].)
     ///
     /// # Errors
     ///
@@ -200,6 +201,7 @@ impl Condvar {
         let (waiters, given) = (state.waiters.load(SeqCst), Given::load(&state.given));
         let more = count.min(waiters.saturating_sub(given.permits));
         if more > 0 {
+            guard.check_held()?;
             let given = Given {
                 epoch: given.epoch.wrapping_add(1),
                 permits: given.permits.saturating_add(more),
@@ -230,6 +232,7 @@ impl Condvar {
         deadline: Deadline,
         lock_deadline: Deadline,
     ) -> Result<(MutexGuard<'a, T>, bool), MutexError> {
+        guard.check_held()?;
         guard.store()?;
         // The mutex outlives the guard.
         let mutex: &'a Mutex<T> = guard.mutex_of();

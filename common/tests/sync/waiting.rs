@@ -7,6 +7,7 @@ use common::process::{self, Process};
 use common::queue::Queue;
 use common::shared::Value;
 use common::sync::{Barrier, Condvar, Event, Mutex};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -170,6 +171,36 @@ fn an_interrupted_wait_leaves_the_condition_usable() {
         condvar.notify_one(&mut mutex.lock().unwrap()).unwrap();
         assert_eq!(woken.get_timeout(LONG), Ok(7));
         assert_eq!(child.join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_forks_copy_of_the_guard_neither_notifies_nor_waits() {
+    isolated(|| {
+        let (mutex, condvar) = (Mutex::new(0).unwrap(), Condvar::new().unwrap());
+        fn waits(mutex: Mutex<u32>, condvar: Condvar) -> bool {
+            let mut guard = mutex.lock().unwrap();
+            *guard = 1;
+            condvar.wait_timeout(guard, LONG).unwrap().1
+        }
+        let waiter = Process::spawn(waits, (mutex.clone(), condvar.clone())).unwrap();
+        let guard = loop {
+            let guard = mutex.lock().unwrap();
+            if *guard == 1 {
+                break guard;
+            }
+            drop(guard);
+            thread::yield_now();
+        };
+        let guard = Cell::new(Some(guard));
+        let child = process::fork(|| {
+            let mut copy = guard.take().unwrap();
+            let notified = condvar.notify_all(&mut copy);
+            (notified.is_err(), condvar.wait_timeout(copy, SOON).is_err())
+        });
+        assert_eq!(child.unwrap().join(), Ok((true, true)));
+        condvar.notify_all(guard.take().as_mut().unwrap()).unwrap();
+        assert!(waiter.join().unwrap());
     });
 }
 
