@@ -59,10 +59,9 @@ struct State {
     mutex: RobustMutex,
     signal: Signal,
     parties: AtomicU32,
-    waiting: AtomicU32,
     broken: AtomicU32,
-    /// Grows whenever a meeting ends.
-    meeting: AtomicU64,
+    /// [`Round`].
+    round: AtomicU64,
     /// A bit for each of the last 64 meetings: whether it failed.
     failed: AtomicU64,
 }
@@ -70,7 +69,32 @@ struct State {
 // SAFETY: atomics, and a mutex that checks itself.
 unsafe impl Shared for State {}
 impl Kind for State {
-    const MAGIC: u64 = 0x6d70_2d62_6172_7201;
+    const MAGIC: u64 = 0x6d70_2d62_6172_7202;
+}
+
+/// Which meeting it is and who has come, in one word: a meeting ends for all or for none, whoever
+/// is killed meanwhile.
+#[derive(Clone, Copy)]
+struct Round {
+    /// Grows whenever a meeting ends.
+    meeting: u32,
+    waiting: u32,
+}
+
+impl State {
+    fn round(&self) -> Round {
+        let bits = self.round.load(SeqCst);
+        Round {
+            meeting: (bits >> 32) as u32,
+            waiting: bits as u32,
+        }
+    }
+
+    /// Under the lock.
+    fn set_round(&self, round: Round) {
+        let bits = u64::from(round.meeting) << 32 | u64::from(round.waiting);
+        self.round.store(bits, SeqCst);
+    }
 }
 
 impl Barrier {
@@ -147,9 +171,9 @@ impl Barrier {
         if self.is_broken() {
             return Err(BrokenBarrier);
         }
-        let meeting = state.meeting.load(SeqCst);
+        let Round { meeting, waiting } = state.round();
         let last = state.parties.load(SeqCst).saturating_sub(1);
-        let index = state.waiting.load(SeqCst).min(last);
+        let index = waiting.min(last);
         let leader = index == last;
         if leader {
             // It is not counted: it does not wait, and may be killed in its action.
@@ -164,17 +188,18 @@ impl Barrier {
                 false => Err(BrokenBarrier),
             };
         }
-        state.waiting.store(index + 1, SeqCst);
+        let waiting = index + 1;
+        state.set_round(Round { meeting, waiting });
         drop(guard);
         self.meet(meeting, deadline)?;
         Ok(BarrierWait { index, leader })
     }
 
     /// Waits for the others.
-    fn meet(&self, meeting: u64, deadline: Deadline) -> Result<(), BrokenBarrier> {
+    fn meet(&self, meeting: u32, deadline: Deadline) -> Result<(), BrokenBarrier> {
         static SPIN: Spin = Spin::new();
         let state = self.0.get();
-        let over = || state.meeting.load(SeqCst) != meeting;
+        let over = || state.round().meeting != meeting;
         let ready = || over() || self.is_broken();
         state.signal.wait(&SPIN, deadline, ready);
         if !over() {
@@ -193,15 +218,17 @@ impl Barrier {
     }
 
     /// Ends a meeting. Under the lock.
-    fn end(&self, meeting: u64, good: bool) {
+    fn end(&self, meeting: u32, good: bool) {
         let state = self.0.get();
         let bit = 1 << (meeting % 64);
         match good {
             true => state.failed.fetch_and(!bit, SeqCst),
             false => state.failed.fetch_or(bit, SeqCst),
         };
-        state.waiting.store(0, SeqCst);
-        state.meeting.store(meeting.wrapping_add(1), SeqCst);
+        state.set_round(Round {
+            meeting: meeting.wrapping_add(1),
+            waiting: 0,
+        });
         state.signal.notify(u32::MAX);
     }
 
@@ -222,7 +249,7 @@ impl Barrier {
         let state = self.0.get();
         if let Ok(_guard) = self.lock(deadline) {
             state.broken.store(broken, SeqCst);
-            self.end(state.meeting.load(SeqCst), false);
+            self.end(state.round().meeting, false);
         }
     }
 
@@ -237,7 +264,7 @@ impl Barrier {
     #[doc(alias = "n_waiting")]
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.0.get().waiting.load(SeqCst)
+        self.0.get().round().waiting
     }
 
     /// For how many it is.
@@ -266,7 +293,7 @@ mod tests {
     #[test]
     fn an_overwritten_count_is_no_place() {
         let barrier = Barrier::new(3).unwrap();
-        barrier.0.get().waiting.store(u32::MAX, SeqCst);
+        barrier.0.get().round.store(u64::MAX, SeqCst);
         let passed = barrier.wait_timeout(Duration::ZERO).unwrap();
         assert_eq!((passed.index, passed.is_leader()), (2, true));
         barrier.0.get().parties.store(0, SeqCst);
