@@ -1,6 +1,6 @@
 //! A count of permits.
 
-#![allow(unsafe_code)] // A marker.
+#![allow(unsafe_code)] // A marker, and a handler for forks.
 
 use super::Signal;
 use super::object::{Kind, Object};
@@ -8,6 +8,7 @@ use crate::deadline::Deadline;
 use crate::futex::Spin;
 use crate::shm::{Shared, ShmError};
 use serde::{Deserialize, Serialize};
+use std::sync::Once;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -32,10 +33,13 @@ use thiserror::Error;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Semaphore(Object<State>);
 
-/// One permit; given back when dropped.
+/// One permit; given back when dropped. A forked child's copy is none.
 #[derive(Debug)]
 #[must_use = "the permit is given back when this is dropped"]
-pub struct Permit<'a>(&'a Semaphore);
+pub struct Permit<'a> {
+    semaphore: &'a Semaphore,
+    forks: u32,
+}
 
 /// More permits were given back than there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -92,19 +96,19 @@ impl Semaphore {
     /// Takes a permit. Blocks while there is none.
     pub fn acquire(&self) -> Permit<'_> {
         self.take(Deadline::Never);
-        Permit(self)
+        self.permit()
     }
 
     /// Takes a permit if there is one.
     #[must_use]
     pub fn try_acquire(&self) -> Option<Permit<'_>> {
-        self.take(Deadline::Now).then(|| Permit(self))
+        self.take(Deadline::Now).then(|| self.permit())
     }
 
     /// Takes a permit. Blocks while there is none, at most for `timeout`.
     #[must_use]
     pub fn acquire_timeout(&self, timeout: Duration) -> Option<Permit<'_>> {
-        self.take(Deadline::after(timeout)).then(|| Permit(self))
+        self.take(Deadline::after(timeout)).then(|| self.permit())
     }
 
     /// Gives back `permits` that were taken by whomever and [forgotten](Permit::forget), or adds
@@ -133,6 +137,13 @@ impl Semaphore {
         self.0.get().value.load(SeqCst)
     }
 
+    fn permit(&self) -> Permit<'_> {
+        Permit {
+            semaphore: self,
+            forks: forks(),
+        }
+    }
+
     fn take(&self, deadline: Deadline) -> bool {
         static SPIN: Spin = Spin::new();
         let state = self.0.get();
@@ -158,7 +169,26 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        // Over the bound only if somebody has released what was not theirs.
-        let _ = self.0.release(1);
+        // Its holder gives it back, not a copy that a fork has.
+        if self.forks == forks() {
+            // Over the bound only if somebody has released what was not theirs.
+            let _ = self.semaphore.release(1);
+        }
     }
+}
+
+/// How often a process was forked on the way to this one since it was first asked for: the same as
+/// before unless this is a fork. To ask the kernel who this is would take longer than all the rest.
+fn forks() -> u32 {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    static COUNTS: Once = Once::new();
+    extern "C" fn count() {
+        FORKS.fetch_add(1, SeqCst);
+    }
+    COUNTS.call_once(|| {
+        // SAFETY: in a fork's child the handler may do what a signal handler may, and it changes
+        // an atomic. (If there is no memory for it, copies are not told apart.)
+        unsafe { libc::pthread_atfork(None, None, Some(count)) };
+    });
+    FORKS.load(SeqCst)
 }

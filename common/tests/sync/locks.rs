@@ -367,3 +367,23 @@ fn a_semaphore_counts() {
         assert_eq!(empty.available(), 0);
     });
 }
+
+#[test]
+fn a_forks_copy_of_a_permit_gives_nothing_back() {
+    isolated(|| {
+        let semaphore = Semaphore::new(1).unwrap();
+        let permit = Cell::new(Some(semaphore.acquire()));
+        let child = process::fork(|| {
+            drop(permit.take());
+            // What it takes itself it gives back.
+            semaphore.release(1).unwrap();
+            drop(semaphore.acquire());
+            semaphore.available()
+        });
+        assert_eq!(child.unwrap().join(), Ok(1));
+        semaphore.acquire().forget();
+        assert_eq!(semaphore.available(), 0);
+        drop(permit.take());
+        assert_eq!(semaphore.available(), 1);
+    });
+}
