@@ -13,7 +13,9 @@ use crate::shm::{Owner, ShmError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::mem;
 use std::ops::{Deref, DerefMut};
+use std::process;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -150,7 +152,8 @@ impl<T> JoinableQueue<T> {
             let in_hands = (0..SLOTS)
                 .map(|slot| self.in_hands(slot))
                 .fold(0, u64::saturating_add);
-            if put == ring.put_count() {
+            // That something is unfinished is true at once, however busily others put.
+            if waiting > 0 || in_hands > 0 || put == ring.put_count() {
                 return waiting.saturating_add(usize::try_from(in_hands).unwrap_or(usize::MAX));
             }
         }
@@ -169,9 +172,9 @@ impl<T> JoinableQueue<T> {
 
     fn bury_in(&self, slot: usize) -> u64 {
         let (taken, done) = (self.word(slot, 1), self.word(slot, 2));
-        let stamp = self.word(slot, 0).load(SeqCst);
-        // Before the look whether it is dead: after it the slot may be another process's.
         let (was_taken, was_done) = (taken.load(SeqCst), done.load(SeqCst));
+        // In this order: should another process have the slot by now, the counts are older.
+        let stamp = self.word(slot, 0).load(SeqCst);
         let held = was_taken.saturating_sub(was_done);
         if held == 0 || stamp == 0 || stamp == SHARED || !Owner::stamp_is_dead(stamp) {
             return 0;
@@ -311,8 +314,7 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As [`Queue::get`].
     pub fn get_guard(&self) -> Result<TaskGuard<'_, T>, GetError> {
-        let value = self.get()?;
-        Ok(TaskGuard { value, queue: self })
+        self.get().map(|value| self.guard(value))
     }
 
     /// As [`JoinableQueue::get_guard`], at most for `timeout`.
@@ -321,8 +323,16 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     ///
     /// As [`Queue::get_timeout`].
     pub fn get_guard_timeout(&self, timeout: Duration) -> Result<TaskGuard<'_, T>, GetError> {
-        let value = self.get_timeout(timeout)?;
-        Ok(TaskGuard { value, queue: self })
+        self.get_timeout(timeout).map(|value| self.guard(value))
+    }
+
+    fn guard(&self, value: T) -> TaskGuard<'_, T> {
+        let taker = process::id();
+        TaskGuard {
+            value,
+            queue: self,
+            taker,
+        }
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<T, GetError> {
@@ -330,19 +340,31 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
         with_buffer(|buffer| {
             let one_more = |_: &[u8], taken: u64| taken.wrapping_add(1);
             patiently(|| ring.get_changing(taken, buffer, deadline, one_more))?;
-            codec::decode(buffer).map_err(|error| {
-                // It is out of the queue and nobody can deal with it.
-                let _ = self.task_done();
-                error.into()
-            })
+            // It is out of the queue: if this fails, or panics, nobody can deal with it.
+            let lost = Lost(self);
+            let value = codec::decode(buffer)?;
+            mem::forget(lost);
+            Ok(value)
         })
     }
 }
 
-/// A value of a [`JoinableQueue`], marked done when dropped.
+/// Marks a value done that was taken and cannot be given to anybody.
+struct Lost<'a, T>(&'a JoinableQueue<T>);
+
+impl<T> Drop for Lost<'_, T> {
+    fn drop(&mut self) {
+        let _ = self.0.task_done();
+    }
+}
+
+/// A value of a [`JoinableQueue`], marked done when dropped: by the process that got it, and not by
+/// a fork, which has a copy.
 pub struct TaskGuard<'a, T> {
     value: T,
     queue: &'a JoinableQueue<T>,
+    /// The process that got it.
+    taker: u32,
 }
 
 impl<T> Deref for TaskGuard<'_, T> {
@@ -361,8 +383,10 @@ impl<T> DerefMut for TaskGuard<'_, T> {
 
 impl<T> Drop for TaskGuard<'_, T> {
     fn drop(&mut self) {
-        // Too many only if somebody has called `task_done` for it as well.
-        let _ = self.queue.task_done();
+        if self.taker == process::id() {
+            // Too many only if somebody has called `task_done` for it as well.
+            let _ = self.queue.task_done();
+        }
     }
 }
 

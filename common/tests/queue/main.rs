@@ -1,6 +1,8 @@
-//! What a queue promises while nobody dies; `split` and `future` after the library's modules.
+//! What a queue promises while nobody dies; `split`, `future` and `joinable` after the library's
+//! modules.
 
 mod future;
+mod joinable;
 mod split;
 
 use common::codec;

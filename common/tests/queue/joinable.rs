@@ -1,0 +1,48 @@
+//! A queue that knows what its consumers are done with: what must not count.
+
+use common::process;
+use common::queue::JoinableQueue;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+use testkit::isolated;
+
+#[test]
+fn a_forks_copy_of_a_task_is_not_done_with_another() {
+    isolated(|| {
+        let queue = JoinableQueue::new().unwrap();
+        queue.put(1).unwrap();
+        queue.put(2).unwrap();
+        let task = Cell::new(Some(queue.get_guard().unwrap()));
+        let child = process::fork(|| {
+            let own = queue.get().unwrap();
+            drop(task.take());
+            let unfinished = queue.unfinished();
+            queue.task_done().unwrap();
+            (own, unfinished)
+        });
+        assert_eq!(child.unwrap().join(), Ok((2, 2)));
+        assert_eq!(queue.unfinished(), 1);
+        drop(task.take());
+        assert_eq!(queue.join_timeout(Duration::ZERO), Some(0));
+    });
+}
+
+#[test]
+fn a_value_whose_reading_panics_is_in_nobodys_hands() {
+    #[derive(Serialize)]
+    struct Panics;
+    impl<'de> Deserialize<'de> for Panics {
+        fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            panic!("on purpose")
+        }
+    }
+    isolated(|| {
+        let queue = JoinableQueue::new().unwrap();
+        queue.put(Panics).unwrap();
+        let got = catch_unwind(AssertUnwindSafe(|| queue.get().map(drop)));
+        assert!(got.is_err());
+        assert_eq!(queue.join_timeout(Duration::ZERO), Some(0));
+    });
+}
