@@ -51,7 +51,7 @@ impl<'a> Holders<'a> {
 
     /// Counts one less; says whether it was the last anywhere.
     pub(super) fn leave(self, slot: Slot) -> bool {
-        self.count(slot).fetch_sub(1, SeqCst);
+        self.count_less(slot);
         self.nobody()
     }
 
@@ -64,8 +64,15 @@ impl<'a> Holders<'a> {
     /// A serialised handle has been opened by this process.
     pub(super) fn arrive(self) -> Slot {
         let slot = self.enter();
-        self.on_the_way().fetch_sub(1, SeqCst);
+        self.count_less(None);
         slot
+    }
+
+    /// Never below nothing: bytes that lie somewhere, in a shared value perhaps, may be opened more
+    /// often than they were written.
+    fn count_less(self, slot: Slot) {
+        let less = |count: u64| (held(count) > 0).then(|| count - 1);
+        let _ = self.count(slot).fetch_update(SeqCst, SeqCst, less);
     }
 
     /// Strikes out dead processes; says whether there is nobody left. (A queue that was split had
@@ -86,11 +93,16 @@ impl<'a> Holders<'a> {
         self.nobody()
     }
 
+    /// Whether a ring has room for the tables.
+    pub(super) fn are_in(ring: &Ring) -> bool {
+        ring.slots() >= TABLES
+    }
+
     fn nobody(self) -> bool {
         loop {
             // Handles may move while they are counted: then once more.
             let generation = self.generation().load(SeqCst);
-            let counted = self.on_the_way().load(SeqCst) > 0
+            let counted = held(self.on_the_way().load(SeqCst)) > 0
                 || (0..SLOTS).any(|slot| held(self.count(Some(slot)).load(SeqCst)) > 0);
             if counted || generation == self.generation().load(SeqCst) {
                 return !counted;

@@ -5,7 +5,7 @@ use super::holders::{Holders, Side, Slot};
 use super::{GetError, PutError, Queue};
 use crate::deadline::Deadline;
 use crate::shm::Departures;
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::process;
 use std::sync::atomic::AtomicU64;
@@ -298,6 +298,9 @@ impl<T> End<T> {
 
     fn deserialize<'de, D: Deserializer<'de>>(side: Side, from: D) -> Result<Self, D::Error> {
         let queue = Queue::deserialize(from)?;
+        if !Holders::are_in(queue.ring()) {
+            return Err(de::Error::custom("this queue cannot be split"));
+        }
         let slot = Holders::new(queue.ring(), side).arrive();
         Ok(End::counted(queue, side, slot))
     }
@@ -406,6 +409,25 @@ mod tests {
         });
         let closed = small.try_put("x".repeat(1000)).unwrap_err().reason;
         assert_eq!(closed, PutReason::Closed);
+    }
+
+    #[test]
+    fn bytes_that_are_opened_twice_were_on_their_way_once() {
+        let (sender, receiver) = Queue::<u32>::new().unwrap().split();
+        let sent = crate::codec::encode(&sender).unwrap();
+        for _ in 0..2 {
+            crate::codec::decode::<Sender<u32>>(&sent).unwrap();
+        }
+        drop(sender);
+        assert_eq!(receiver.get_timeout(2 * LOOK), Err(GetError::Closed));
+    }
+
+    #[test]
+    fn a_queue_without_room_for_the_counts_is_refused() {
+        let queue: Queue<u32> = Queue::builder().slots(0).build().unwrap();
+        let sent = crate::codec::encode(&queue).unwrap();
+        let error = crate::codec::decode::<Sender<u32>>(&sent).unwrap_err();
+        assert!(error.to_string().contains("cannot be split"), "{error}");
     }
 
     #[test]
