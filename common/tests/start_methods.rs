@@ -2,8 +2,10 @@
 
 use common::process::{self, JoinError, Process, SpawnError, StartMethod};
 use common::queue::Queue;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 use testkit::{METHODS, isolated};
@@ -263,6 +265,21 @@ fn a_stopped_fork_server_holds_nobody_up_without_limit() {
                 .for_each(|thread| thread.join().unwrap());
         });
         assert_eq!(process.exit_code(), Some(-9));
+    });
+}
+
+#[test]
+fn a_start_by_the_fork_server_finds_room_for_its_answer() {
+    isolated(|| {
+        let builder = || Process::builder().start_method(StartMethod::ForkServer);
+        builder().spawn(|| (), ()).unwrap().join().unwrap();
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 64, most).unwrap();
+        let null = || File::open("/dev/null");
+        let mut files: Vec<File> = std::iter::from_fn(|| null().ok()).collect();
+        // What it asks for: both ends of the lifeline, and the working directory's for a while.
+        files.truncate(files.len() - 3);
+        assert_eq!(builder().spawn(|| 7, ()).unwrap().join(), Ok(7));
     });
 }
 

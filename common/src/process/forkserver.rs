@@ -211,6 +211,9 @@ impl Server {
             Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(Request::Lost),
             other => other.map_err(Request::Refused)?,
         }
+        // There is to be room for the answer's descriptor: without it nobody could have the new
+        // process, and it would be ended after it has begun.
+        drop(directory);
         self.answer(link)
     }
 
