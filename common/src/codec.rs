@@ -8,6 +8,10 @@
 //! claim more than the message holds. Send large byte strings as `serde_bytes::ByteBuf` or
 //! `bytes::Bytes`: serde takes a plain `Vec<u8>` apart element by element, fifteen times slower.
 //!
+//! The bytes do not describe themselves, so serde's attributes `untagged`, `tag` and `flatten` and
+//! types like `serde_json::Value` are errors, and `skip_serializing_if` makes bytes that cannot be
+//! read.
+//!
 //! To copy: codec.rs.
 
 use bincode::config::{self, Configuration, Fixint, Limit, LittleEndian};
@@ -78,7 +82,7 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Resul
         out.truncate(start);
         EncodeError {
             type_name: std::any::type_name::<T>().into(),
-            reason: error.to_string(),
+            reason: encoding_reason(error),
         }
     })
 }
@@ -133,7 +137,7 @@ fn decode_seed<'de, S: DeserializeSeed<'de>>(
         0x100_0000..0x4000_0000 => decode_within::<S, 0x4000_0000>(bytes, seed),
         _ => decode_within::<S, { 1 << 36 }>(bytes, seed),
     }
-    .map_err(|error| refuse(error.to_string()))?;
+    .map_err(|error| refuse(decoding_reason(error)))?;
     if used < bytes.len() {
         return Err(refuse(format!(
             "{} bytes are left over",
@@ -196,6 +200,34 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Onto<'_, T> {
     }
 }
 
+/// The bytes are values one after another and nothing about them.
+const NOT_SELF_DESCRIBING: &str = "it needs a format that describes itself, as JSON does: \
+     `serde_json::Value` and serde's attributes `untagged`, `tag` and `flatten` cannot be sent";
+
+#[cold]
+fn encoding_reason(error: bincode::error::EncodeError) -> String {
+    use bincode::{error::EncodeError, serde::EncodeError::SequenceMustHaveLength};
+    match error {
+        EncodeError::OtherString(reason) => reason,
+        EncodeError::Serde(SequenceMustHaveLength) => {
+            format!("it has a sequence or map of unknown length; or {NOT_SELF_DESCRIBING}")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cold]
+fn decoding_reason(error: bincode::error::DecodeError) -> String {
+    use bincode::{error::DecodeError, serde::DecodeError as Asked};
+    match error {
+        DecodeError::OtherString(reason) => reason,
+        DecodeError::Serde(
+            Asked::AnyNotSupported | Asked::IgnoredAnyNotSupported | Asked::IdentifierNotSupported,
+        ) => NOT_SELF_DESCRIBING.to_owned(),
+        other => other.to_string(),
+    }
+}
+
 #[cold]
 fn refuse(bytes: &[u8], type_name: &str, reason: String) -> DecodeError {
     DecodeError {
@@ -232,6 +264,26 @@ mod tests {
         assert_eq!(out, [1, 2]);
         assert!(error.to_string().contains("not today"), "{error}");
         assert!(error.to_string().contains("Refuses"), "{error}");
+    }
+
+    #[test]
+    fn what_needs_another_format_is_told_so() {
+        #[derive(Debug, Serialize, Deserialize)]
+        #[serde(untagged)]
+        enum Untagged {
+            Number(u64),
+        }
+        #[derive(Debug, Serialize, Deserialize)]
+        struct Flattened {
+            #[serde(flatten)]
+            rest: std::collections::HashMap<String, u64>,
+        }
+        let bytes = encode(&Untagged::Number(1)).unwrap();
+        let read = decode::<Untagged>(&bytes).unwrap_err().to_string();
+        assert!(read.contains("`untagged`"), "{read}");
+        let rest = Default::default();
+        let written = encode(&Flattened { rest }).unwrap_err().to_string();
+        assert!(written.contains("`flatten`"), "{written}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use super::address::{Address, Key, random};
 use super::connection::{Connection, Death};
 use super::endpoint::Endpoint;
-use super::error::StartError;
+use super::error::{CallError, StartError};
 use super::server::{self, NotReady, Ready};
 use super::{Manager, socket};
 use crate::codec;
@@ -181,7 +181,11 @@ fn attach(
         connection.die(Death::Closed);
         StartError::NotUp {
             manager: connection.endpoint.name.clone(),
-            reason: error.to_string(),
+            reason: match error {
+                // Its remedy is for a manager that was there once.
+                CallError::Disconnected { reason, .. } => reason,
+                other => other.to_string(),
+            },
         }
     })
 }
