@@ -7,11 +7,12 @@ use crate::panic::Panic;
 use crate::process::SpawnError;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 use thiserror::Error;
 
 /// A call to a hosted value gave no result.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum CallError {
     /// The manager was shut down or killed, or it cannot be reached. Whether the function ran is
     /// not known.
@@ -86,8 +87,15 @@ pub enum CallError {
     Result(DecodeError),
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A manager could not be started.
-#[derive(Debug, Error)]
+#[derive(Error)]
 pub enum StartError {
     /// Its process could not be started.
     #[error(transparent)]
@@ -128,6 +136,13 @@ pub enum StartError {
     },
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 fn remedy(error: Errno) -> &'static str {
     match error {
         Errno::EADDRINUSE => " (another process listens there: shut it down or take another name)",
@@ -138,7 +153,7 @@ fn remedy(error: Errno) -> &'static str {
 }
 
 /// A manager at an address could not be connected to.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum ConnectError {
     /// Nobody listens there, or the system refused the connection.
     #[error("{} {address}: {error}", unreachable(*error))]
@@ -172,6 +187,13 @@ pub enum ConnectError {
         /// How long was waited.
         limit: Duration,
     },
+}
+
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What an error of connect(2) means for the address that follows.

@@ -32,7 +32,7 @@ impl fmt::Display for TaskId {
 }
 
 /// Why a task gave no result. The other tasks of the pool are not touched by it.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TaskError {
     /// The function panicked; the worker has printed it and goes on.
@@ -125,6 +125,13 @@ pub enum TaskError {
     },
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 fn at(location: &Option<String>) -> String {
     location
         .as_ref()
@@ -195,11 +202,11 @@ impl Fault {
 }
 
 /// A pool cannot be made or used so.
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum PoolError {
     /// A number in the builder makes no sense.
-    #[error("a pool cannot have {what} of {value}: {remedy}")]
+    #[error("a pool cannot be made with `{what}({value})`: {remedy}")]
     Setting {
         /// Which.
         what: &'static str,
@@ -237,6 +244,13 @@ pub enum PoolError {
     Open,
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,5 +272,6 @@ mod tests {
             error.to_string(),
             "worker 7 died with item 3 of `square`: SIGKILL (often the OOM killer)"
         );
+        assert_eq!(format!("{error:?}"), error.to_string());
     }
 }

@@ -8,12 +8,13 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use thiserror::Error;
 
 /// A process could not be started.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum SpawnError {
     /// The arguments could not be serialised.
     #[error("{process} was not started: its arguments: {error}")]
@@ -65,6 +66,13 @@ pub enum SpawnError {
     },
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// What to do about it.
 pub(super) fn remedy(error: Errno) -> &'static str {
     match error {
@@ -80,7 +88,7 @@ pub(super) fn remedy(error: Errno) -> &'static str {
 }
 
 /// A process ended without giving a result, or its result cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum JoinError {
     /// Its function panicked. The panic was printed on its standard error as usual.
     #[error("{process} panicked{}: {message}", at(location.as_deref()))]
@@ -159,6 +167,13 @@ pub enum JoinError {
     },
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 fn at(location: Option<&str>) -> String {
     location.map_or(String::new(), |place| format!(" at {place}"))
 }
@@ -225,4 +240,24 @@ impl JoinError {
 
 fn signal_name(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |s| s.as_str().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn main_and_unwrap_print_the_words_and_the_remedy() {
+        let error = SpawnError::Os {
+            process: "Process-1".into(),
+            step: "a socket to it",
+            error: Errno::EMFILE,
+        };
+        let printed = format!("{error:?}");
+        assert!(
+            printed.starts_with("Process-1 was not started"),
+            "{printed}"
+        );
+        assert!(printed.contains("ulimit -n"), "{printed}");
+    }
 }

@@ -16,7 +16,7 @@ pub struct PutError<T> {
 }
 
 /// Why a value was not put.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum PutReason {
     /// There was no room for it, or not in time.
     #[error("the queue is full")]
@@ -35,6 +35,13 @@ pub enum PutReason {
     Broken(#[from] Broken),
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for PutReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Some of several values were not put; here they are again.
 pub struct PutManyError<T> {
     /// How many were put.
@@ -46,7 +53,7 @@ pub struct PutManyError<T> {
 }
 
 /// No value was got.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum GetError {
     /// There was none, or not in time.
     #[error("the queue is empty")]
@@ -63,6 +70,13 @@ pub enum GetError {
     /// The queue's memory has been overwritten.
     #[error(transparent)]
     Broken(#[from] Broken),
+}
+
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Several values were not got, or not all.
@@ -101,9 +115,7 @@ impl From<ring::GetError> for GetError {
 
 impl<T> fmt::Debug for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PutError")
-            .field("reason", &self.reason)
-            .finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -121,11 +133,7 @@ impl<T> Error for PutError<T> {
 
 impl<T> fmt::Debug for PutManyError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PutManyError")
-            .field("put", &self.put)
-            .field("left", &self.rest.len())
-            .field("reason", &self.reason)
-            .finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -148,10 +156,7 @@ impl<T> Error for PutManyError<T> {
 
 impl<T> fmt::Debug for GetManyError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GetManyError")
-            .field("got", &self.got.len())
-            .field("reason", &self.reason)
-            .finish()
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,11 +1,11 @@
 //! What can go wrong with a segment.
 
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::{fmt, io};
 use thiserror::Error;
 
 /// A segment could not be made, opened or enlarged.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum ShmError {
     /// `/dev/shm` is full.
     #[error(
@@ -45,7 +45,11 @@ pub enum ShmError {
         reason: String,
     },
     /// The operating system refused.
-    #[error("{call} of shared memory `{name}`: {}", io::Error::from_raw_os_error(*errno))]
+    #[error(
+        "{call} of shared memory `{name}`: {}{}",
+        io::Error::from_raw_os_error(*errno),
+        remedy(*errno)
+    )]
     Os {
         /// What was called.
         call: String,
@@ -54,6 +58,22 @@ pub enum ShmError {
         /// The error's number, as in `errno`.
         errno: i32,
     },
+}
+
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for ShmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What to do about it.
+fn remedy(errno: i32) -> &'static str {
+    match errno {
+        libc::EMFILE => " (raise `ulimit -n`, or drop handles that are no longer needed)",
+        libc::ENFILE => " (the machine's limit on open files, fs.file-max, is reached)",
+        _ => "",
+    }
 }
 
 impl ShmError {

@@ -204,3 +204,11 @@ fn what_an_earlier_process_with_this_id_left_is_swept() {
     let segment = Segment::create(1).unwrap();
     assert!(!path.exists() && file_of(&segment).exists());
 }
+
+#[test]
+fn an_error_names_the_remedy_however_it_is_printed() {
+    let open_files = std::io::Error::from_raw_os_error(libc::EMFILE);
+    let error = ShmError::os("opening", "mp-1", &open_files);
+    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    assert_eq!(format!("{error:?}"), error.to_string());
+}
