@@ -7,6 +7,7 @@ use super::channel::{Channel, Consumer, Producer};
 use super::endpoint::Endpoint;
 use super::error::{CallError, Refusal, unreachable};
 use super::message::{Kind, Message};
+use super::outbox::Outbox;
 use super::pending::{Pending, Request};
 use super::spin::Spin;
 use super::{fork, socket};
@@ -46,9 +47,8 @@ pub(super) struct State {
     pub(super) producer: Option<Producer>,
     /// Whoever waits for an answer takes this, and reads everybody's answers.
     pub(super) reader: Option<Consumer>,
-    /// What did not fit in the channel yet, from the given place on.
-    outbox: Vec<u8>,
-    outbox_sent: usize,
+    /// What did not fit in the channel yet.
+    outbox: Outbox,
     pub(super) pending: Pending,
     held: HashMap<u64, Held>,
     /// The connection's number at the server.
@@ -216,7 +216,7 @@ impl Connection {
             if death == Death::ShutDown || state.death.is_none() {
                 state.death = Some(death);
             }
-            state.outbox = Vec::new();
+            state.outbox = Outbox::default();
             self.dead.store(true, Ordering::Release);
             state.pending.take_wakers()
         };
@@ -260,7 +260,7 @@ impl Connection {
         };
         // A server that breaks the lane is noticed by whoever reads its answers.
         let sent = sent.unwrap_or(0);
-        state.outbox.extend_from_slice(&message[sent..]);
+        state.outbox.add(&message[sent..]);
         self.wake_server();
     }
 
@@ -269,17 +269,8 @@ impl Connection {
         let Some(producer) = &mut state.producer else {
             return;
         };
-        while state.outbox_sent < state.outbox.len() {
-            match producer.push(&state.outbox[state.outbox_sent..]) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => state.outbox_sent += count,
-            }
-        }
-        if state.outbox_sent == state.outbox.len() && state.outbox_sent > 0 {
-            state.outbox_sent = 0;
-            state.outbox.clear();
-            state.outbox.shrink_to(1 << 16);
-        }
+        // A server that breaks the lane is noticed by whoever reads its answers.
+        let _ = state.outbox.flush(producer);
         self.wake_server();
     }
 

@@ -47,6 +47,7 @@ mod method;
 mod names;
 mod namespace;
 mod objects;
+mod outbox;
 mod pending;
 mod pool;
 mod proxy;

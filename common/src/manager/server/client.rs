@@ -7,6 +7,7 @@ use crate::manager::channel::{Channel, Consumer, Corrupt, Producer};
 use crate::manager::endpoint::Endpoint;
 use crate::manager::error::Refusal;
 use crate::manager::hello::{self, Answer, Build, Challenge, FileDigest, Verdict};
+use crate::manager::outbox::Outbox;
 use crate::manager::{buffer, objects, socket, sys};
 use nix::errno::Errno;
 use std::collections::HashMap;
@@ -44,10 +45,9 @@ struct Attached {
     channel: Arc<Channel>,
     producer: Producer,
     consumer: Consumer,
-    /// Answers that did not fit yet, from the given place on. Meanwhile no request is taken: a
-    /// client that does not read its answers waits, and nobody else.
-    outbox: Vec<u8>,
-    outbox_sent: usize,
+    /// Answers that did not fit yet. Meanwhile no request is taken: a client that does not read
+    /// its answers waits, and nobody else.
+    outbox: Outbox,
     calls: Calls,
 }
 
@@ -258,8 +258,7 @@ impl Attached {
             producer: channel.producer(),
             consumer: channel.consumer(),
             channel,
-            outbox: Vec::new(),
-            outbox_sent: 0,
+            outbox: Outbox::default(),
             calls: Calls::default(),
         }
     }
@@ -311,9 +310,7 @@ impl Attached {
             true => self.producer.push(&answer)?,
             false => 0,
         };
-        if sent < answer.len() {
-            self.outbox.extend_from_slice(&answer[sent..]);
-        }
+        self.outbox.add(&answer[sent..]);
         buffer::give(answer);
         self.wake(socket);
         Ok(())
@@ -330,12 +327,7 @@ impl Attached {
         if self.outbox.is_empty() {
             return Ok(false);
         }
-        let sent = self.producer.push(&self.outbox[self.outbox_sent..])?;
-        self.outbox_sent += sent;
-        if self.outbox_sent == self.outbox.len() {
-            self.outbox = Vec::new();
-            self.outbox_sent = 0;
-        }
+        let sent = self.outbox.flush(&mut self.producer)?;
         if sent > 0 {
             self.wake(socket);
         }
