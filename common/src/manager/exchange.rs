@@ -379,8 +379,9 @@ impl Connection {
     /// The reactor says that there is something on the socket. False if it need not look again.
     fn socket_was_ready(&self, watched: &Weak<OwnedFd>) -> bool {
         let attached = self.attach_step();
-        if watched.strong_count() == 0 {
-            // The server hung up, and this process has connected again.
+        let socket = self.socket();
+        if socket.is_none_or(|socket| Arc::as_ptr(&socket) != watched.as_ptr()) {
+            // The server hung up, and this process has connected again, or will.
             self.stop_watching();
             return false;
         }

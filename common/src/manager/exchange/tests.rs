@@ -1,4 +1,5 @@
 use super::*;
+use crate::manager::address::{Address, random};
 use crate::manager::channel::{Channel, Producer};
 use crate::manager::endpoint::Endpoint;
 use crate::manager::message::Kind;
@@ -138,4 +139,30 @@ fn before_the_server_has_answered_all_futures_learn_of_its_end() {
     drop(socket);
     assert!(futures.iter().all(Polling::is_woken));
     assert!(futures.iter().all(|future| future.is_ready(&connection)));
+}
+
+/// While somebody looks at the socket, for one.
+#[test]
+fn a_new_socket_is_watched_even_if_the_old_one_is_still_in_use() {
+    let endpoint = Endpoint {
+        id: random(),
+        address: Address::unique(),
+        ..Endpoint::of_nobody()
+    };
+    let address = endpoint.address.socket_address().unwrap();
+    let listener = socket::listen_at(&address).unwrap();
+    let connection = Connection::to(&Arc::new(endpoint), Deadline::Now);
+    let accept = || socket::accept(listener.as_fd()).unwrap();
+    let futures = [(); 2].map(|()| Polling::new(&connection));
+    assert!(!futures.iter().any(|future| future.is_ready(&connection)));
+    let in_use = connection.socket();
+    drop(accept());
+    assert!(futures.iter().all(Polling::is_woken));
+    assert!(!futures.iter().any(|future| future.is_ready(&connection)));
+    let again = accept();
+    drop(listener);
+    drop(again);
+    assert!(futures.iter().all(Polling::is_woken));
+    assert!(futures.iter().all(|future| future.is_ready(&connection)));
+    drop(in_use);
 }
