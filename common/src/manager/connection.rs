@@ -8,16 +8,18 @@ use super::endpoint::Endpoint;
 use super::error::{CallError, Refusal, unreachable};
 use super::message::{Kind, Message};
 use super::outbox::Outbox;
-use super::pending::{Pending, Request};
+use super::pending::Pending;
 use super::spin::Spin;
 use super::{fork, socket};
 use crate::deadline::Deadline;
+use crate::panic;
 use crate::reactor::Watch;
 use nix::errno::Errno;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 pub(super) struct Connection {
@@ -221,9 +223,7 @@ impl Connection {
             state.pending.take_wakers()
         };
         self.answered.notify_all();
-        for waker in wakers {
-            waker.wake();
-        }
+        wakers.into_iter().for_each(wake);
         let mut all = lock(&CONNECTIONS);
         all.retain(|other| !std::ptr::eq(&**other, self));
     }
@@ -361,15 +361,18 @@ impl Connection {
     /// Nobody waits for this answer any more.
     pub(super) fn abandon(&self, number: u64) {
         let mut state = self.lock();
-        match state.pending.get(number) {
-            Some(request @ Request::Waiting(_)) => *request = Request::Abandoned,
-            Some(Request::Answered(_)) => {
-                if let Some(reply) = state.pending.take_answer(number) {
-                    self.forget(&mut state, &reply.grants().collect::<Vec<_>>());
-                }
+        let gone = match state.pending.take_answer(number) {
+            Some(reply) => {
+                self.forget(&mut state, &reply.grants().collect::<Vec<_>>());
+                None
             }
-            _ => {}
-        }
+            // No answer will come that its place would have to be kept for.
+            None if self.is_dead() => state.pending.remove(number),
+            None => state.pending.abandon(number),
+        };
+        drop(state);
+        // To drop a waker may be to drop its task, and other calls with it, which come here.
+        drop(gone);
     }
 
     /// An answer that nobody decodes: what it grants is given back.
@@ -378,6 +381,12 @@ impl Connection {
             self.release_in(state, object);
         }
     }
+}
+
+/// A waker is foreign code: should it panic, the others are woken all the same.
+pub(super) fn wake(waker: Waker) {
+    // The panic has been printed.
+    let _ = panic::catch(|| waker.wake());
 }
 
 /// What these mutexes guard is changed in one step, so a panic elsewhere leaves it whole.

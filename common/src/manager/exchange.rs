@@ -13,7 +13,7 @@
 //! To copy: the folder manager/ and what its mod.rs names.
 
 use super::channel::{Consumer, Corrupt};
-use super::connection::{Connection, Death, State};
+use super::connection::{Connection, Death, State, wake};
 use super::error::CallError;
 use super::message::Message;
 use super::pending::{Reply, Request};
@@ -64,21 +64,19 @@ impl Connection {
         deadline: Deadline,
     ) -> Result<Reply, CallError> {
         let mut looked = false;
-        let answer = loop {
+        // What is left of the request, a future's waker perhaps, is dropped with no lock held.
+        let (answer, _gone) = loop {
             if let Some(reply) = state.pending.take_answer(number) {
-                break Ok(reply);
+                break (Ok(reply), None);
             }
             if self.is_dead() {
-                state.pending.remove(number);
+                let _gone = state.pending.remove(number);
                 drop(state);
                 return Err(self.disconnected());
             }
             // What has arrived by now counts, even if there is no time to wait.
             if deadline.passed() && (looked || state.reader.is_none()) {
-                if let Some(request) = state.pending.get(number) {
-                    *request = Request::Abandoned;
-                }
-                break Err(self.timed_out());
+                break (Err(self.timed_out()), state.pending.abandon(number));
             }
             let Some(mut reader) = state.reader.take() else {
                 state = self.sleep(state, deadline);
@@ -95,9 +93,9 @@ impl Connection {
             state = self.lock();
             state.reader = Some(reader);
             if let Some(reply) = found {
-                state.pending.remove(number);
+                let gone = state.pending.remove(number);
                 Connection::granted(&mut state, reply.grants());
-                break Ok(reply);
+                break (Ok(reply), gone);
             }
         };
         self.hand_over(state);
@@ -251,7 +249,7 @@ impl Connection {
         let sleepers = state.sleepers;
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         } else if sleepers > 0 {
             self.answered.notify_all();
         }
@@ -310,7 +308,7 @@ impl Connection {
                 return Poll::Ready(Ok(reply));
             }
             if self.is_dead() {
-                state.pending.remove(number);
+                let _gone = state.pending.remove(number);
                 drop(state);
                 return Poll::Ready(Err(self.disconnected()));
             }
@@ -325,7 +323,7 @@ impl Connection {
             state.reader = Some(reader);
             match progress {
                 Ok(Some(reply)) => {
-                    state.pending.remove(number);
+                    let _gone = state.pending.remove(number);
                     Connection::granted(&mut state, reply.grants());
                     self.hand_over(state);
                     return Poll::Ready(Ok(reply));
@@ -352,7 +350,7 @@ impl Connection {
     }
 
     fn leave_waker(self: &Arc<Self>, mut state: MutexGuard<'_, State>, number: u64, waker: &Waker) {
-        state.pending.set_waker(number, waker.clone());
+        let _before = state.pending.set_waker(number, waker);
         self.flush(&mut state);
         if state.watch.is_none() {
             state.watch = self.watch().ok();
@@ -408,7 +406,7 @@ impl Connection {
         state.armed = false;
         let wakers = state.pending.take_wakers();
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
     }
 }
 

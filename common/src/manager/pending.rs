@@ -3,6 +3,7 @@
 //! To copy: pending.rs, message.rs.
 
 use super::message::{Body, Header, Kind};
+use std::mem;
 use std::task::Waker;
 
 /// An answer, and the objects it grants: this process holds those from now on.
@@ -93,6 +94,7 @@ impl Pending {
         }
     }
 
+    /// What it gives back is to be dropped with no lock held.
     pub(super) fn remove(&mut self, number: u64) -> Option<Request> {
         self.get(number)?;
         let (count, request) = self.places.get_mut(number as u32 as usize)?;
@@ -112,12 +114,27 @@ impl Pending {
         }
     }
 
-    /// Says whom to wake when the answer is there.
-    pub(super) fn set_waker(&mut self, number: u64, waker: Waker) {
-        if let Some(Request::Waiting(place)) = self.get(number) {
-            *place = Some(waker);
-            self.wakers = true;
+    /// Nobody waits for the answer any more. Gives back what was there, to be dropped with no lock
+    /// held: a waker is foreign code.
+    #[must_use]
+    pub(super) fn abandon(&mut self, number: u64) -> Option<Request> {
+        let request = self.get(number)?;
+        Some(mem::replace(request, Request::Abandoned))
+    }
+
+    /// Says whom to wake when the answer is there. Gives back who was to be woken before, to be
+    /// dropped with no lock held.
+    #[must_use]
+    pub(super) fn set_waker(&mut self, number: u64, waker: &Waker) -> Option<Waker> {
+        let Some(Request::Waiting(place)) = self.get(number) else {
+            return None;
+        };
+        if place.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            return None;
         }
+        let old = place.replace(waker.clone());
+        self.wakers = true;
+        old
     }
 
     /// Everybody who is to be woken when nothing will be answered any more.

@@ -5,6 +5,7 @@ use crate::manager::endpoint::Endpoint;
 use crate::manager::message::Kind;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Wake;
 
@@ -165,4 +166,96 @@ fn a_new_socket_is_watched_even_if_the_old_one_is_still_in_use() {
     assert!(futures.iter().all(Polling::is_woken));
     assert!(futures.iter().all(|future| future.is_ready(&connection)));
     drop(in_use);
+}
+
+/// A waker that panics, as those of some executors do on a thread that is not theirs.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("not on this thread");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_holds_up_no_other() {
+    let (connection, mut server) = attached();
+    let futures = [(); 3].map(|()| Polling::new(&connection));
+    assert!(!futures.iter().any(|future| future.is_ready(&connection)));
+    let panics: Waker = Arc::new(Panics).into();
+    assert!(connection.poll(futures[0].number, &panics).is_pending());
+    server.answer(futures[0].number);
+    server.answer(futures[1].number);
+    assert!(futures[1].is_woken() && futures[1].is_ready(&connection));
+    assert!(connection.poll(futures[2].number, &panics).is_pending());
+    connection.die(Death::Corrupt);
+    assert!(futures[2].is_ready(&connection));
+}
+
+/// A waker that looks whether the connection is locked when it is dropped.
+struct Probe {
+    connection: Arc<Connection>,
+    held: Arc<AtomicBool>,
+}
+
+impl Wake for Probe {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let free = self.connection.state.try_lock().is_ok();
+        self.held.fetch_or(!free, Relaxed);
+    }
+}
+
+#[test]
+fn wakers_are_dropped_with_no_lock_held() {
+    let (connection, mut server) = attached();
+    let held = Arc::new(AtomicBool::new(false));
+    let dropped = |how| assert!(!held.load(Relaxed), "{how}");
+    let probe = || {
+        let (connection, held) = (connection.clone(), held.clone());
+        Waker::from(Arc::new(Probe { connection, held }))
+    };
+    // A request whose only waker is the one that is left in the connection.
+    let polled = || {
+        let number = connection.lock().pending.add();
+        assert!(connection.poll(number, &probe()).is_pending());
+        number
+    };
+    let mut answered = || {
+        let number = polled();
+        let answer = Message::new(Kind::Returned, number).finish();
+        assert_eq!(server.producer.push(&answer), Ok(answer.len()));
+        number
+    };
+    let other = Polling::new(&connection);
+    connection.abandon(polled());
+    dropped("abandoned");
+    assert!(connection.poll(polled(), &other.waker).is_pending());
+    dropped("replaced");
+    assert!(connection.wait(polled(), Deadline::Now).is_err());
+    dropped("too late");
+    assert!(connection.wait(answered(), Deadline::after(LONG)).is_ok());
+    dropped("answered to a thread");
+    assert!(connection.poll(answered(), &other.waker).is_ready());
+    dropped("answered to a future");
+    let late = connection.lock().pending.add();
+    connection.die(Death::Corrupt);
+    connection.leave_waker(connection.lock(), late, &probe());
+    assert!(connection.wait(late, Deadline::Never).is_err());
+    dropped("too late for one that is dead");
+}
+
+#[test]
+fn calls_that_are_forgotten_take_no_memory_when_the_manager_has_ended() {
+    let (connection, _server) = attached();
+    connection.die(Death::Closed);
+    for _ in 0..3 {
+        let number = connection.send(Message::new(Kind::Poison, 0));
+        connection.abandon(number);
+        // The place is used again.
+        assert_eq!(number as u32, 0);
+    }
 }
