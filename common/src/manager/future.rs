@@ -61,6 +61,10 @@ impl<R: DeserializeOwned> CallFuture<R> {
     /// # Errors
     ///
     /// As [`Proxy::call`](super::Proxy::call).
+    ///
+    /// # Panics
+    ///
+    /// If it was polled before until it was ready.
     pub fn wait(self) -> Result<R, CallError> {
         self.wait_until(Deadline::Never)
     }
@@ -70,15 +74,21 @@ impl<R: DeserializeOwned> CallFuture<R> {
     /// # Errors
     ///
     /// As [`Proxy::call_timeout`](super::Proxy::call_timeout).
+    ///
+    /// # Panics
+    ///
+    /// As [`wait`](CallFuture::wait).
     pub fn wait_timeout(self, timeout: Duration) -> Result<R, CallError> {
         self.wait_until(Deadline::after(timeout))
     }
 
     pub(super) fn wait_until(mut self, deadline: Deadline) -> Result<R, CallError> {
         match &mut self.0 {
-            State::Done(result) => result.take().unwrap_or(Err(CallError::Gone)),
+            State::Done(result) => take(result),
             State::Sent(sent) => {
                 sent.check_owner()?;
+                // Nobody would ever answer it again.
+                assert!(!sent.taken, "{TAKEN}");
                 let reply = sent.connection.wait(sent.number, deadline);
                 sent.taken = reply.is_ok();
                 decode_reply(&sent.connection, reply?, deadline)
@@ -95,12 +105,18 @@ impl<R: DeserializeOwned + Unpin> Future for CallFuture<R> {
     /// If it is polled again after it was ready.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            State::Done(result) => match result.take() {
-                Some(result) => Poll::Ready(result),
-                None => panic!("a call was polled after it was ready"),
-            },
+            State::Done(result) => Poll::Ready(take(result)),
             State::Sent(sent) => sent.poll(context),
         }
+    }
+}
+
+const TAKEN: &str = "a call was polled or waited for after it was ready";
+
+fn take<R>(result: &mut Option<R>) -> R {
+    match result.take() {
+        Some(result) => result,
+        None => panic!("{TAKEN}"),
     }
 }
 
@@ -120,7 +136,7 @@ impl Sent {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<R, CallError>> {
-        assert!(!self.taken, "a call was polled after it was ready");
+        assert!(!self.taken, "{TAKEN}");
         if let Err(error) = self.check_owner() {
             return Poll::Ready(Err(error));
         }

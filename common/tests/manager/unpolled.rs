@@ -86,3 +86,16 @@ fn and_before_the_manager_has_let_the_process_in() {
         waiting.wait().unwrap();
     });
 }
+
+/// Its answer has been taken: there will be no other.
+#[test]
+fn a_call_that_was_ready_cannot_be_waited_for() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(7u64).unwrap();
+        let mut call = value.call_async(get, ());
+        assert_eq!(futures::executor::block_on(&mut call).unwrap(), 7);
+        let late = common::panic::catch(|| call.wait_timeout(LONG));
+        assert!(late.unwrap_err().message.contains("after it was ready"));
+    });
+}
