@@ -299,16 +299,26 @@ pub(super) fn decode_reply<R: DeserializeOwned>(
     deadline: Deadline,
 ) -> Result<R, CallError> {
     let decode = || codec::decode(reply.payload());
+    let granted = Granted(connection, &reply);
     let result = match reply.returned() {
         true => context::of_connection(connection, deadline, decode).map_err(CallError::Result),
         false => Err(codec::decode(reply.payload()).unwrap_or_else(CallError::Result)),
     };
-    // Until here this process held what the reply grants; now only its proxies do.
-    for object in reply.grants() {
-        connection.release(object);
-    }
+    drop(granted);
     buffer::give(reply.into_buffer());
     result
+}
+
+/// Until it is dropped this process holds what the reply grants; then only its proxies do, also if
+/// the decoding of something beside them has panicked.
+struct Granted<'a>(&'a Connection, &'a Reply);
+
+impl Drop for Granted<'_> {
+    fn drop(&mut self) {
+        for object in self.1.grants() {
+            self.0.release(object);
+        }
+    }
 }
 
 impl<T> Clone for Proxy<T> {

@@ -9,6 +9,7 @@ use common::process::{self, StartMethod};
 use common::queue::Queue;
 use common::sync::Event;
 use futures::executor::block_on;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
 use testkit::isolated;
 
@@ -312,5 +313,30 @@ fn the_answer_to_a_call_is_not_for_a_fork() {
         }
         let (call, other) = calls.unwrap();
         assert_eq!((call.wait(), block_on(other)), (Ok(1), Ok(1)));
+    });
+}
+
+/// Arrives nowhere: its reading panics.
+#[derive(Serialize)]
+struct Unreadable;
+
+impl<'de> Deserialize<'de> for Unreadable {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("it cannot be read")
+    }
+}
+
+#[test]
+fn a_proxy_beside_something_whose_reading_panics_holds_nothing() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(1u64).unwrap();
+        let holder = manager.host(Some(value)).unwrap();
+        let show = |value: &mut Option<Proxy<u64>>| (value.clone(), Unreadable);
+        common::panic::catch(|| holder.call(show, ()).is_ok()).unwrap_err();
+        assert_eq!(manager.count().unwrap(), 2);
+        let clear = |value: &mut Option<Proxy<u64>>| *value = None;
+        holder.call(clear, ()).unwrap();
+        assert_eq!(manager.count().unwrap(), 1);
     });
 }
