@@ -5,6 +5,7 @@ use common::Process;
 use common::codec::{decode, encode};
 use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy, StartError};
 use common::queue::Queue;
+use nix::sys::signal::{self, Signal};
 use std::process::abort;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
@@ -304,5 +305,21 @@ fn an_initialiser_runs_in_the_server_and_may_fail() {
         assert!(begin.elapsed() < Duration::from_secs(5));
         let in_time = Manager::builder().start_timeout(Duration::from_secs(60));
         assert_eq!(in_time.unwrap().count().unwrap(), 0);
+    });
+}
+
+/// So long as it is stopped it does not heed a request to end either.
+#[test]
+fn a_manager_that_is_stopped_while_it_starts_is_killed_in_time() {
+    isolated(|| {
+        let stop = || signal::raise(Signal::SIGSTOP).unwrap();
+        let begin = Instant::now();
+        let error = Manager::builder()
+            .initializer(stop, ())
+            .start_timeout(Duration::from_millis(50))
+            .unwrap_err();
+        assert!(matches!(error, StartError::NotUp { .. }), "{error}");
+        assert!(begin.elapsed() < Duration::from_millis(900));
+        assert!(common::process::active_children().is_empty());
     });
 }
