@@ -12,6 +12,7 @@ use crate::codec;
 use crate::ring::Batch;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
+use std::mem;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -270,14 +271,17 @@ impl Job {
     }
 
     /// Has `waiter` woken when the job has finished; gives it back if it has already.
-    pub(super) fn watch(&self, waiter: Waiter) -> Option<Waiter> {
+    pub(super) fn watch(&self, mut waiter: Waiter) -> Option<Waiter> {
         let mut answers = lock(&self.answers);
         if self.is_finished() {
             return Some(waiter);
         }
-        // One future has one waker at a time. The new one is dropped after the lock is released.
-        if !answers.waiters.iter().any(|old| old.is_waker_like(&waiter)) {
-            answers.waiters.push(waiter);
+        // A job has one future, and that has one waker at a time. The one before is dropped after
+        // the lock is released.
+        let before = answers.waiters.iter_mut().find(|before| before.is_task());
+        match before.filter(|_| waiter.is_task()) {
+            Some(before) => mem::swap(before, &mut waiter),
+            None => answers.waiters.push(waiter),
         }
         None
     }

@@ -3,6 +3,7 @@
 //! To copy: the folder pool/ and what its mod.rs names.
 
 use super::lock;
+use crate::panic;
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -22,13 +23,16 @@ impl Waiter {
     pub(super) fn wake(self) {
         match self {
             Waiter::Thread(thread) => thread.unpark(),
-            Waiter::Task(waker) => waker.wake(),
+            Waiter::Task(waker) => {
+                // Foreign code. If it panics that has been printed; others are to be told as well.
+                let _ = panic::catch(|| waker.wake());
+            }
             Waiter::Queue(queue, number) => queue.push(number),
         }
     }
 
-    pub(super) fn is_waker_like(&self, other: &Waiter) -> bool {
-        matches!((self, other), (Waiter::Task(own), Waiter::Task(other)) if own.will_wake(other))
+    pub(super) fn is_task(&self) -> bool {
+        matches!(self, Waiter::Task(_))
     }
 }
 
