@@ -411,17 +411,17 @@ impl Engine {
     /// The collector's thread.
     pub(super) fn collect(&self) {
         while !self.is_over() {
-            self.run_callbacks();
+            self.run_callbacks(false);
             let mut state = lock(&self.lead.state);
             let idle = state.leader.is_some() || self.unfinished() == 0;
-            if idle && lock(&self.callbacks).is_empty() && !self.is_over() {
+            if idle && !lock(&self.callbacks).any_waits() && !self.is_over() {
                 state.dormant = true;
                 state = wait_for(&self.lead.work, state, None);
                 state.dormant = false;
                 drop(state);
                 continue;
             }
-            if !lock(&self.callbacks).is_empty() {
+            if lock(&self.callbacks).any_waits() {
                 continue;
             }
             if !std::mem::take(&mut state.hurry) {
@@ -435,22 +435,31 @@ impl Engine {
                     self.unfinished() == 0
                         || self.is_over()
                         || self.lead.has_followers()
-                        || !lock(&self.callbacks).is_empty()
+                        || lock(&self.callbacks).any_waits()
                 });
                 self.lead.leave(true, false);
             }
         }
-        self.run_callbacks();
+        self.run_callbacks(true);
     }
 
-    fn run_callbacks(&self) {
+    fn run_callbacks(&self, last: bool) {
+        let mut any = false;
         loop {
-            let next = lock(&self.callbacks).pop_front();
+            let next = lock(&self.callbacks).next(last);
             let Some((callback, job)) = next else {
-                return;
+                break;
             };
+            any = true;
             // A panic has been printed; the pool's thread goes on.
             let _ = panic::catch(|| callback(&job));
+        }
+        // Who joins the pool waits for this as well.
+        if any && !lock(&self.core).is_open() {
+            self.lead.wake_followers();
+            if self.lead.is_someone_elses() {
+                self.results.kick();
+            }
         }
     }
 }

@@ -54,8 +54,12 @@ impl Engine {
         if lock(&self.core).phase == Phase::Open {
             return Err(PoolError::Open);
         }
+        // The thread that calls the callbacks is waited for in the end, so they have to return
+        // within the deadline too. One that joins the pool itself cannot wait for itself.
+        let own = self.is_own_thread();
+        let called = || own || self.is_over() || lock(&self.callbacks).is_idle();
         loop {
-            if !self.wait(deadline, || self.unfinished() == 0) {
+            if !self.wait(deadline, || self.unfinished() == 0 && called()) {
                 return Ok(false);
             }
             if self.end_if_done() {
@@ -68,6 +72,13 @@ impl Engine {
         self.wind_up();
         self.kill_workers();
         Ok(true)
+    }
+
+    /// Whether this is one of the pool's own threads, in a callback.
+    fn is_own_thread(&self) -> bool {
+        let me = thread::current().id();
+        let threads = lock(&self.threads);
+        threads.iter().any(|thread| thread.thread().id() == me)
     }
 
     /// Takes no more tasks, not even of an `imap` that still draws, unless there are some again;

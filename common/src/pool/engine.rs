@@ -11,15 +11,14 @@ use super::collect::Lead;
 use super::crew::Crew;
 use super::dispatch::Core;
 use super::error::{PoolError, TaskError};
-use super::job::{Callback, Finished, Job};
+use super::job::{Finished, Job};
 use super::message::Items;
 use super::spares::Spares;
 use super::stats::{Event, Hook};
-use super::waiter::Waiter;
+use super::waiter::{Callbacks, Waiter};
 use super::{Settings, lock};
 use crate::panic;
 use crate::ring::{Batch, Ring, RingConfig};
-use std::collections::VecDeque;
 use std::io::{PipeReader, PipeWriter, Write};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -42,7 +41,7 @@ pub(crate) struct Engine {
     pub(super) crew: Mutex<Crew>,
     /// Jobs that have not finished.
     pub(super) outstanding: AtomicUsize,
-    pub(super) callbacks: Mutex<VecDeque<(Callback, Arc<Job>)>>,
+    pub(super) callbacks: Mutex<Callbacks>,
     /// Wakes the monitor; the flag says that there is a byte in the pipe.
     alarm: Mutex<PipeWriter>,
     alarmed: AtomicBool,
@@ -86,7 +85,7 @@ impl Engine {
             lead: Lead::default(),
             crew: Mutex::new(Crew::new(settings.workers)),
             outstanding: AtomicUsize::new(0),
-            callbacks: Mutex::new(VecDeque::new()),
+            callbacks: Mutex::default(),
             alarm: Mutex::new(alarm),
             alarmed: AtomicBool::new(false),
             alarm_end,
@@ -219,10 +218,10 @@ impl Engine {
                 let _ = panic::catch(|| hook(event));
             }
         }
-        if !finished.callbacks.is_empty() {
-            lock(&self.callbacks).extend(finished.callbacks);
-            self.lead.look();
-        }
+        let late = match finished.callbacks.is_empty() {
+            true => Vec::new(),
+            false => self.call_soon(finished.callbacks),
+        };
         finished.waiters.into_iter().for_each(Waiter::wake);
         if finished.jobs == 0 {
             return;
@@ -235,6 +234,7 @@ impl Engine {
         if self.lead.is_someone_elses() {
             self.results.kick();
         }
+        self.call_now(late);
     }
 
     /// Wakes the monitor.

@@ -76,12 +76,15 @@ enum Place {
 /// Runs on the pool's own thread when the job has finished.
 pub(super) type Callback = Box<dyn FnOnce(&Job) + Send>;
 
+/// One with its job.
+pub(super) type CallbackOf = (Callback, Arc<Job>);
+
 /// What has to be done for finished jobs once no lock is held.
 #[derive(Default)]
 pub(super) struct Finished {
     pub(super) jobs: usize,
     pub(super) waiters: Vec<Waiter>,
-    pub(super) callbacks: Vec<(Callback, Arc<Job>)>,
+    pub(super) callbacks: Vec<CallbackOf>,
     pub(super) events: Vec<Event>,
 }
 

@@ -221,7 +221,8 @@ impl Pool {
         self.engine.terminate();
     }
 
-    /// Waits until a closed pool has finished its tasks and its workers have ended.
+    /// Waits until a closed pool has finished its tasks, the callbacks have returned, and its workers
+    /// have ended.
     ///
     /// # Errors
     ///
@@ -231,8 +232,8 @@ impl Pool {
         self.engine.join(Deadline::Never).map(drop)
     }
 
-    /// As [`join`](Pool::join), for at most `timeout`: false if tasks were left then, and the pool
-    /// is as it was. Workers that are slow to exit after their last task are killed in time.
+    /// As [`join`](Pool::join), for at most `timeout`: false if tasks or callbacks were left then, and
+    /// the pool is as it was. Workers that are slow to exit after their last task are killed in time.
     ///
     /// # Errors
     ///

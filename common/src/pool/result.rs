@@ -5,10 +5,11 @@
 use super::collect::this_thread;
 use super::engine::Engine;
 use super::error::TaskError;
-use super::job::{Callback, Job};
+use super::job::{Callback, CallbackOf, Job};
 use super::lock;
 use super::waiter::{Completions, Waiter};
 use crate::deadline::Deadline;
+use crate::panic;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -127,7 +128,8 @@ impl<R> AsyncResult<R> {
 }
 
 impl<R: 'static> AsyncResult<R> {
-    /// Has `f` called with the result, on a thread of the pool, if there comes one.
+    /// Has `f` called with the result, on a thread of the pool, if there comes one. When the pool
+    /// has ended and the result is there, `f` is called at once, on this thread.
     ///
     /// ```
     /// # let pool = common::pool::Pool::new(1)?;
@@ -147,7 +149,8 @@ impl<R: 'static> AsyncResult<R> {
         }))
     }
 
-    /// Has `f` called with the error, on a thread of the pool, if there comes one.
+    /// Has `f` called with the error, if there comes one: where and when, as in
+    /// [`on_success`](Self::on_success).
     #[doc(alias = "error_callback")]
     pub fn on_error(&self, f: impl FnOnce(TaskError) + Send + 'static) -> &Self {
         let decode = self.decode;
@@ -162,7 +165,10 @@ impl<R: 'static> AsyncResult<R> {
         self.engine.has_answers();
         match self.job.call_back(callback) {
             None => self.engine.lead.hurry(),
-            Some(late) => self.engine.call(late, self.job.clone()),
+            Some(late) => {
+                let late = self.engine.call_soon(vec![(late, self.job.clone())]);
+                self.engine.call_now(late);
+            }
         }
         self
     }
@@ -332,13 +338,22 @@ fn wait_some<R>(results: &[AsyncResult<R>], completions: &Completions, deadline:
 }
 
 impl Engine {
-    /// Runs a callback soon, on the pool's thread.
-    fn call(&self, callback: Callback, job: Arc<Job>) {
+    /// Has callbacks called soon, by the pool's thread. Gives them back where there is none: in a
+    /// copy, and when the pool has ended.
+    pub(super) fn call_soon(&self, callbacks: Vec<CallbackOf>) -> Vec<CallbackOf> {
         if !self.is_owner() {
-            // A copy has no such thread.
-            return callback(&job);
+            return callbacks;
         }
-        lock(&self.callbacks).push_back((callback, job));
+        let left = lock(&self.callbacks).add(callbacks);
         self.lead.look();
+        left
+    }
+
+    /// Calls them here, with no lock held.
+    pub(super) fn call_now(&self, callbacks: Vec<CallbackOf>) {
+        for (callback, job) in callbacks {
+            // A panic has been printed, as on the pool's thread.
+            let _ = panic::catch(|| callback(&job));
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! To copy: the folder pool/ and what its mod.rs names.
 
+use super::job::CallbackOf;
 use super::lock;
 use crate::panic;
 use std::collections::VecDeque;
@@ -33,6 +34,44 @@ impl Waiter {
 
     pub(super) fn is_task(&self) -> bool {
         matches!(self, Waiter::Task(_))
+    }
+}
+
+/// What is to be called when jobs have finished, in that order, by the pool's own thread.
+#[derive(Default)]
+pub(super) struct Callbacks {
+    waiting: VecDeque<CallbackOf>,
+    running: bool,
+    /// That thread has ended.
+    over: bool,
+}
+
+impl Callbacks {
+    /// Adds some; gives them back if nobody would call them.
+    pub(super) fn add(&mut self, new: Vec<CallbackOf>) -> Vec<CallbackOf> {
+        if self.over {
+            return new;
+        }
+        self.waiting.extend(new);
+        Vec::new()
+    }
+
+    /// The next, for the thread that calls them. Where there is none, and it was the `last` time
+    /// that this thread asks, none will be taken.
+    pub(super) fn next(&mut self, last: bool) -> Option<CallbackOf> {
+        let next = self.waiting.pop_front();
+        self.running = next.is_some();
+        self.over |= last && next.is_none();
+        next
+    }
+
+    pub(super) fn any_waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether all have been called and have returned.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.running && self.waiting.is_empty()
     }
 }
 

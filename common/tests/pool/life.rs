@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -317,5 +318,42 @@ fn what_is_drawn_while_the_workers_of_a_joined_pool_leave_is_refused() {
             go.set();
             joined.join().unwrap().unwrap();
         });
+    });
+}
+
+#[test]
+fn a_join_with_a_limit_does_not_wait_longer_for_a_callback() {
+    isolated(|| {
+        let pool = pool(1);
+        let (begun, begins) = channel();
+        let (go, gone) = channel();
+        let result = pool.apply_async(square, (3,));
+        result.on_success(move |nine| {
+            begun.send(nine).unwrap();
+            gone.recv().unwrap();
+        });
+        assert_eq!(begins.recv(), Ok(9));
+        pool.close();
+        assert!(!pool.join_timeout(Duration::from_millis(20)).unwrap());
+        let joining = thread::spawn(move || pool.join_timeout(Duration::from_secs(30)));
+        go.send(()).unwrap();
+        assert!(joining.join().unwrap().unwrap());
+    });
+}
+
+/// And a callback may join the pool.
+#[test]
+fn a_callback_that_comes_after_the_pools_end_is_called() {
+    isolated(|| {
+        let (told, hear) = channel();
+        let pool = Arc::new(pool(1));
+        let result = pool.apply_async(square, (3,));
+        let (its, tell) = (pool.clone(), told.clone());
+        pool.close();
+        result.on_success(move |_| tell.send(its.join().is_ok()).unwrap());
+        assert_eq!(hear.recv(), Ok(true));
+        pool.join().unwrap();
+        result.on_success(move |nine| told.send(nine == 9).unwrap());
+        assert_eq!(hear.recv(), Ok(true));
     });
 }
