@@ -12,7 +12,7 @@ use super::wire::ToWorker;
 use super::worker::Orders;
 use crate::function::{EntryRef, Failure};
 use crate::pool;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,8 +98,9 @@ pub(super) struct Driver {
     waiting: VecDeque<Task>,
     sent: HashMap<u64, Sent>,
     slots: Vec<Slot>,
-    /// When each chunk sent has to be back; in order, since all have the same time.
-    deadlines: VecDeque<(Instant, u64, u64)>,
+    /// When each chunk that is with a worker has to be back, and its id; by its number, which is the
+    /// order of time as well, since all have the same.
+    deadlines: BTreeMap<u64, (Instant, u64)>,
     /// How many chunks were sent.
     number: u64,
 }
@@ -121,7 +122,7 @@ impl Driver {
             events,
             waiting: VecDeque::new(),
             sent: HashMap::new(),
-            deadlines: VecDeque::new(),
+            deadlines: BTreeMap::new(),
             number: 0,
         }
     }
@@ -131,7 +132,7 @@ impl Driver {
         (0..self.slots.len()).for_each(|slot| self.start(slot));
         let mut batch = Vec::new();
         loop {
-            let deadline = self.deadlines.front().map(|deadline| deadline.0);
+            let deadline = self.deadlines.first_key_value().map(|(_, first)| first.0);
             tokio::select! {
                 _ = events.recv_many(&mut batch, 256) => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
@@ -195,11 +196,18 @@ impl Driver {
         if self.sent.get(&id).is_none_or(|sent| sent.slot != slot) {
             return;
         }
-        if let Some(Sent { task, .. }) = self.sent.remove(&id) {
+        if let Some(Sent { task, .. }) = self.take_back(id) {
             self.slots[slot].in_flight -= task.calls;
             // If nobody waits any more, that is their business.
             let _ = task.end.send(end.map_err(Lost::Failed));
         }
+    }
+
+    /// A chunk that no worker has any more.
+    fn take_back(&mut self, id: u64) -> Option<Sent> {
+        let sent = self.sent.remove(&id)?;
+        self.deadlines.remove(&sent.number);
+        Some(sent)
     }
 
     fn cancel(&mut self, id: u64) {
@@ -246,7 +254,7 @@ impl Driver {
         let limit = self.settings.hard_timeout;
         // A time too long for the clock is for ever.
         if let Some(deadline) = limit.and_then(|limit| Instant::now().checked_add(limit)) {
-            self.deadlines.push_back((deadline, task.id, self.number));
+            self.deadlines.insert(self.number, (deadline, task.id));
         }
         let sent = Sent {
             slot: at,
@@ -261,18 +269,16 @@ impl Driver {
     /// Kills the workers of chunks that should be back: their loop is blocked, or the coroutine's
     /// own timeout would have ended it.
     fn enforce_deadlines(&mut self) {
-        while let Some(&(deadline, id, number)) = self.deadlines.front() {
-            // What is back, or with another worker by now, is forgotten early.
-            if let Some(sent) = self.sent.get_mut(&id)
-                && sent.number == number
-            {
-                if deadline > Instant::now() {
-                    return;
-                }
+        while let Some(first) = self.deadlines.first_entry() {
+            let (deadline, id) = *first.get();
+            if deadline > Instant::now() {
+                return;
+            }
+            first.remove();
+            if let Some(sent) = self.sent.get_mut(&id) {
                 sent.overdue = true;
                 self.slots[sent.slot].kill_after(Duration::ZERO);
             }
-            self.deadlines.pop_front();
         }
     }
 
@@ -290,7 +296,7 @@ impl Driver {
             .collect();
         lost.sort_unstable();
         for id in lost.into_iter().rev() {
-            if let Some(sent) = self.sent.remove(&id) {
+            if let Some(sent) = self.take_back(id) {
                 self.answer_for(sent, dead.taken, pid, ending.status);
             }
         }
@@ -353,3 +359,6 @@ impl Driver {
         tokio::spawn(host(orders, hosts, killed, self.events.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;
