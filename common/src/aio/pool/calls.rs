@@ -206,9 +206,12 @@ impl Client {
 
     /// Waits until nothing is under way. The permits are given in the order in which they are asked
     /// for, to tasks that take them: who gets all of them is the only one.
+    /// It keeps them, so that nothing that was asked for later begins.
     pub(super) async fn finish(&self) {
         let all = u32::try_from(self.terms.window).unwrap_or(u32::MAX);
-        let _ = self.permits.acquire_many(all).await;
+        if let Ok(all) = self.permits.acquire_many(all).await {
+            all.forget();
+        }
     }
 
     /// Ends the workers, and waits until they have ended.

@@ -202,3 +202,34 @@ impl Drop for Pool {
         self.client.terminate();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+    use testkit::isolated;
+
+    async fn three() -> u8 {
+        3
+    }
+
+    #[test]
+    fn what_is_asked_for_while_the_pool_finishes_is_refused() {
+        isolated(|| {
+            let pool = Pool::new(1).unwrap();
+            block_on(async {
+                assert_eq!(pool.apply(three, ()).await, Ok(3));
+                // As `Pool::finish`, between its two steps.
+                pool.client.finish().await;
+                let mut late = pin!(pool.apply(three, ()));
+                let pending = poll_fn(|cx| Poll::Ready(late.as_mut().poll(cx).is_pending()));
+                assert!(pending.await);
+                drop(pool);
+                assert_eq!(late.await, Err(TaskError::Closed));
+            });
+        });
+    }
+}
