@@ -42,6 +42,7 @@ use std::time::{Duration, Instant};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping it waits for the process to end: keep it, `join` it or `detach` it"]
 pub struct Process<R> {
     /// The pipe to its standard input, if [`Stdio::piped`](super::Stdio::piped) was asked for.
     pub stdin: Option<ChildStdin>,
@@ -215,6 +216,21 @@ impl<R: DeserializeOwned> Process<R> {
 
     /// As [`join`](Self::join), for at most `timeout`; `None` if it still runs then. If it has
     /// ended without a result, its fork server gets at least a second to tell how.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join).
+    ///
+    /// ```
+    /// use common::process::Process;
+    /// use std::time::Duration;
+    /// let process = Process::spawn(|| std::thread::sleep(Duration::MAX), ())?;
+    /// if process.join_timeout(Duration::from_millis(5)).is_none() {
+    ///     process.kill()?;
+    /// }
+    /// assert!(process.join().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn join_timeout(&self, timeout: Duration) -> Option<Result<R, JoinError>> {
         let deadline = Instant::now().checked_add(timeout);
         match self.child.wait_until(deadline) {
@@ -226,6 +242,10 @@ impl<R: DeserializeOwned> Process<R> {
 
     /// As [`join`](Self::join) without waiting; `None` if it still runs. (For its fork server to
     /// tell how it ended, see [`join_timeout`](Self::join_timeout).)
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](Self::join).
     pub fn try_join(&self) -> Option<Result<R, JoinError>> {
         self.join_timeout(Duration::ZERO)
     }

@@ -31,6 +31,7 @@ fn what_cannot_be_sent_is_refused_in_words() {
     cases.compile_fail("tests/compile_fail/argument_not_serialisable.rs");
     cases.compile_fail("tests/compile_fail/arguments_not_a_tuple.rs");
     cases.compile_fail("tests/compile_fail/function_of_another_value.rs");
+    cases.compile_fail("tests/compile_fail/process_dropped_at_once.rs");
     cases.compile_fail("tests/compile_fail/result_not_serialisable.rs");
     cases.compile_fail("tests/compile_fail/wrong_arguments.rs");
 }
