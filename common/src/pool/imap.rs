@@ -217,6 +217,10 @@ impl<I: Iterator, R: DeserializeOwned> IMap<I, R> {
 
     /// The next result, waiting at most `timeout` for it: `None` if it is not there then. The
     /// inner `None` is the end.
+    ///
+    /// # Errors
+    ///
+    /// The [`TaskError`] of that item; those behind it still come.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Option<Result<R, TaskError>>> {
         self.next_until(Deadline::after(timeout))
     }

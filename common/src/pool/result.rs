@@ -61,6 +61,10 @@ impl<R> AsyncResult<R> {
 
     /// As [`get`](Self::get), for at most `timeout`; `None` if there is no result then.
     ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # let pool = common::pool::Pool::new(1)?;

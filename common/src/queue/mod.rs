@@ -119,7 +119,8 @@ impl QueueBuilder {
 }
 
 impl Queue<()> {
-    /// How large a queue is and how many items it takes.
+    /// How large a queue is and how many items it takes. Called as `Queue::builder()`; of what the
+    /// queue is, [`build`](QueueBuilder::build) learns from where it goes.
     ///
     /// ```
     /// use common::queue::Queue;

@@ -156,6 +156,26 @@ impl Pool {
     /// The iterator is drawn at most [`Builder::window`] items ahead, so that it may be endless.
     /// With a [`Builder::chunk_size`] greater than one, the values of a chunk come together.
     /// Dropping the stream cancels what has not ended.
+    ///
+    /// # Errors
+    ///
+    /// The stream gives a [`TaskError`] in place of the value of each item that has none, and goes
+    /// on.
+    ///
+    /// ```
+    /// use futures::TryStreamExt;
+    ///
+    /// async fn square(x: u64) -> u64 {
+    ///     x * x
+    /// }
+    ///
+    /// let pool = common::aio::pool::Pool::new(2)?;
+    /// let squares = pool.imap_unordered(square, 0..4);
+    /// let mut squares: Vec<u64> = futures::executor::block_on(squares.try_collect())?;
+    /// squares.sort();
+    /// assert_eq!(squares, [0, 1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn imap_unordered<F, I, R>(
         &self,
         f: F,
@@ -173,6 +193,10 @@ impl Pool {
     }
 
     /// As [`imap_unordered`](Self::imap_unordered), but in the items' order.
+    ///
+    /// # Errors
+    ///
+    /// As [`imap_unordered`](Self::imap_unordered).
     pub fn imap<F, I, R>(
         &self,
         f: F,
