@@ -80,7 +80,8 @@ fn room(len: usize, stride: usize) -> usize {
     stride.max(1).saturating_mul(len)
 }
 
-/// The array, held; let go when dropped.
+/// The array, held; let go when dropped. A fork of the holder has a copy of this and not the lock:
+/// there its calls are [`MutexError::Locked`].
 pub struct ArrayGuard<'a, T> {
     array: &'a Array<T>,
     guard: MutexGuard<'a, ()>,
@@ -302,6 +303,7 @@ impl<T: Serialize + DeserializeOwned> ArrayGuard<'_, T> {
     ///
     /// [`ArrayError`].
     pub fn read(&self, range: Range<usize>) -> Result<Vec<T>, ArrayError> {
+        self.guard.check_held()?;
         let place = self.array.place(&range)?;
         let mut bytes = vec![0; place.len()];
         if self.array.stride == 0 {
@@ -320,6 +322,7 @@ impl<T: Serialize + DeserializeOwned> ArrayGuard<'_, T> {
     ///
     /// [`ArrayError`]; then nothing was written.
     pub fn write(&self, start: usize, elements: &[T]) -> Result<(), ArrayError> {
+        self.guard.check_held()?;
         let place = self
             .array
             .place(&(start..start.saturating_add(elements.len())))?;

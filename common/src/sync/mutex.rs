@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // A marker.
 
 use super::object::{Kind, Object};
+use super::robust::forks;
 use super::{LockError, RobustGuard, RobustMutex};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::deadline::Deadline;
@@ -47,12 +48,14 @@ pub struct Mutex<T> {
 pub struct MutexGuard<'a, T: Serialize> {
     mutex: &'a Mutex<T>,
     /// Before the value, whose destructor is the program's code and may take its time.
-    guard: RobustGuard<'a>,
+    _guard: RobustGuard<'a>,
     value: T,
     changed: bool,
     holder_died: bool,
     /// Whether a panic went on already when it was locked.
     panicking: bool,
+    /// A guard stays in its thread, so that one elsewhere is a fork's copy.
+    forks: u32,
     /// Even if the guard is forgotten: the C library's list of this thread's locks leads there.
     _mapped: Object<State>,
 }
@@ -215,10 +218,11 @@ impl<T: Serialize + DeserializeOwned> Mutex<T> {
         Ok(MutexGuard {
             value: self.load()?,
             mutex: self,
-            guard,
+            _guard: guard,
             changed: false,
             holder_died: false,
             panicking: thread::panicking(),
+            forks: forks(),
             _mapped: self.object.clone(),
         })
     }
@@ -329,8 +333,8 @@ impl<'a, T: Serialize> MutexGuard<'a, T> {
     }
 
     /// A fork of the holder has a copy of the guard and not the lock.
-    pub(super) fn check_held(&self) -> Result<(), MutexError> {
-        match self.guard.is_held_here() {
+    pub(crate) fn check_held(&self) -> Result<(), MutexError> {
+        match self.forks == forks() {
             true => Ok(()),
             false => Err(MutexError::Locked),
         }

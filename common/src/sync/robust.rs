@@ -14,8 +14,8 @@ use crate::shm::Shared;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -202,13 +202,6 @@ impl RobustMutex {
     }
 }
 
-impl RobustGuard<'_> {
-    /// Whether this thread holds the mutex by this guard. Asks the kernel who this is.
-    pub(crate) fn is_held_here(&self) -> bool {
-        self.holder == self.mutex.holder_bits() && self.mutex.is_held_here()
-    }
-}
-
 impl Drop for RobustGuard<'_> {
     #[inline]
     fn drop(&mut self) {
@@ -226,6 +219,22 @@ unsafe extern "C" {
         clock: libc::clockid_t,
         until: *const libc::timespec,
     ) -> libc::c_int;
+}
+
+/// How often a process was forked on the way to this one since it was first asked for: the same as
+/// before unless this is a fork. To ask the kernel who this is would take longer than all the rest.
+pub(super) fn forks() -> u32 {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    static COUNTS: Once = Once::new();
+    extern "C" fn count() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    COUNTS.call_once(|| {
+        // SAFETY: in a fork's child the handler may do what a signal handler may, and it changes
+        // an atomic. (If there is no memory for it, copies are not told apart.)
+        unsafe { libc::pthread_atfork(None, None, Some(count)) };
+    });
+    FORKS.load(Ordering::Relaxed)
 }
 
 fn make() -> Option<libc::pthread_mutex_t> {

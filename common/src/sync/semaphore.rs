@@ -1,14 +1,14 @@
 //! A count of permits.
 
-#![allow(unsafe_code)] // A marker, and a handler for forks.
+#![allow(unsafe_code)] // A marker.
 
 use super::Signal;
 use super::object::{Kind, Object};
+use super::robust::forks;
 use crate::deadline::Deadline;
 use crate::futex::Spin;
 use crate::shm::{Shared, ShmError};
 use serde::{Deserialize, Serialize};
-use std::sync::Once;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -175,20 +175,4 @@ impl Drop for Permit<'_> {
             let _ = self.semaphore.release(1);
         }
     }
-}
-
-/// How often a process was forked on the way to this one since it was first asked for: the same as
-/// before unless this is a fork. To ask the kernel who this is would take longer than all the rest.
-fn forks() -> u32 {
-    static FORKS: AtomicU32 = AtomicU32::new(0);
-    static COUNTS: Once = Once::new();
-    extern "C" fn count() {
-        FORKS.fetch_add(1, SeqCst);
-    }
-    COUNTS.call_once(|| {
-        // SAFETY: in a fork's child the handler may do what a signal handler may, and it changes
-        // an atomic. (If there is no memory for it, copies are not told apart.)
-        unsafe { libc::pthread_atfork(None, None, Some(count)) };
-    });
-    FORKS.load(SeqCst)
 }

@@ -1,10 +1,11 @@
 //! Numbers in shared memory.
 
 use common::codec;
-use common::process::Process;
+use common::process::{self, Process};
 use common::shared::{Array, ArrayError, Value};
 use common::shm::{Segment, ShmError};
 use common::sync::{Event, Mutex, MutexError};
+use std::cell::Cell;
 use std::time::Duration;
 use testkit::isolated;
 
@@ -99,6 +100,24 @@ fn an_array_that_claims_too_much_is_refused() {
         let vast = sent(1 << 40, 1, 1 << 40).unwrap();
         let no_space = |result| matches!(result, Err(ArrayError::Memory(ShmError::NoSpace { .. })));
         assert!(no_space(vast.read(0..1).map(drop)) && no_space(vast.set(0, 1)));
+    });
+}
+
+#[test]
+fn a_fork_of_an_arrays_holder_writes_nothing() {
+    isolated(|| {
+        let array = Array::new(&[1, 2]).unwrap();
+        let guard = Cell::new(Some(array.lock().unwrap()));
+        let child = process::fork(|| {
+            let copy = guard.take().unwrap();
+            let locked = ArrayError::Lock(MutexError::Locked);
+            copy.write(0, &[9]) == Err(locked.clone()) && copy.get(0) == Err(locked)
+        });
+        assert_eq!(child.unwrap().join(), Ok(true));
+        let guard = guard.take().unwrap();
+        assert_eq!(guard.read(0..2), Ok(vec![1, 2]));
+        guard.write(0, &[3]).unwrap();
+        assert_eq!(guard.get(0), Ok(3));
     });
 }
 
