@@ -155,6 +155,8 @@ impl<T: Serialize> Future for PutFuture<'_, T> {
 
 impl<T> PutFuture<'_, T> {
     fn ready(&mut self, put: Result<(), PutReason>) -> Poll<Result<(), PutError<T>>> {
+        // Given back, it is not on its way any more, however long this future is kept.
+        self.encoded = None;
         match (put, self.value.take()) {
             (Err(reason), Some(value)) => Poll::Ready(Err(PutError { value, reason })),
             _ => Poll::Ready(Ok(())),

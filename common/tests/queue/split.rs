@@ -158,3 +158,19 @@ fn a_sender_that_was_not_sent_does_not_count() {
         assert_eq!(receiver.get_timeout(LONG), Err(GetError::Closed));
     });
 }
+
+#[test]
+fn a_sender_that_a_future_gave_back_does_not_count() {
+    isolated(|| {
+        use futures::FutureExt;
+        let (sender, receiver) = Queue::<u32>::new().unwrap().split();
+        let carrier = Queue::bounded(1).unwrap();
+        carrier.put(None).unwrap();
+        let mut put = carrier.put_async(Some(sender));
+        assert!((&mut put).now_or_never().is_none());
+        carrier.close();
+        drop((&mut put).now_or_never().unwrap().unwrap_err());
+        assert_eq!(receiver.get_timeout(LONG), Err(GetError::Closed));
+        drop(put);
+    });
+}
