@@ -7,9 +7,9 @@
 
 use super::get::patiently;
 use super::{GetError, PutError, Queue, QueueBuilder, QueueStats, with_buffer};
-use crate::codec;
 use crate::deadline::Deadline;
 use crate::shm::{Owner, ShmError};
+use crate::{codec, ring};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -179,8 +179,10 @@ impl<T> JoinableQueue<T> {
         if held == 0 || stamp == 0 || stamp == SHARED || !Owner::stamp_is_dead(stamp) {
             return 0;
         }
-        // Whoever died in the middle of a get has its count put right by the next one who locks.
-        let _ = self.queue.ring().claim(0, Deadline::Now);
+        // Who died in the middle of a get has its count put right by the next to lock: perhaps now.
+        if self.queue.ring().claim(0, Deadline::Now) == Err(ring::GetError::Empty) {
+            return 0;
+        }
         let buried = taken.load(SeqCst) == was_taken
             && done
                 .compare_exchange(was_done, was_taken, SeqCst, SeqCst)
@@ -327,11 +329,10 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     }
 
     fn guard(&self, value: T) -> TaskGuard<'_, T> {
-        let taker = process::id();
         TaskGuard {
             value,
             queue: self,
-            taker,
+            taker: process::id(),
         }
     }
 
@@ -470,6 +471,17 @@ mod tests {
         assert_eq!(queue.unfinished(), 7);
         assert_eq!((queue.bury(), queue.bury()), (3, 0));
         assert_eq!(queue.unfinished(), 4);
+    }
+
+    #[test]
+    fn nobody_is_buried_while_another_may_be_putting_the_count_right() {
+        let queue = JoinableQueue::<u32>::new().unwrap();
+        write(&queue, 3, [DEAD, 1, 0]);
+        queue.put(1).unwrap();
+        let read = |_: &[u8]| std::thread::scope(|scope| scope.spawn(|| queue.bury()).join());
+        let buried = queue.queue.ring().get_in_place(Deadline::Now, read);
+        assert_eq!(buried.unwrap().unwrap(), 0);
+        assert_eq!(queue.bury(), 1);
     }
 
     #[test]
