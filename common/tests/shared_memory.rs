@@ -234,6 +234,33 @@ fn an_interrupted_owner_leaves_nothing_for_long() {
 }
 
 #[test]
+fn a_normal_end_takes_along_what_killed_children_left() {
+    isolated(|| {
+        fn killed() {
+            std::mem::forget(Segment::create(1).unwrap());
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        fn owner() -> u32 {
+            let _mine = Segment::create(1).unwrap();
+            let child: Process<()> = Process::spawn(killed, ()).unwrap();
+            child.join().unwrap_err();
+            child.pid()
+        }
+        let killed = Process::spawn(owner, ()).unwrap().join().unwrap();
+        assert_eq!(names_of(killed).next(), None);
+    });
+}
+
+/// The segments of a process.
+fn names_of(pid: u32) -> impl Iterator<Item = String> {
+    let its = format!("-{pid}-");
+    let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
+    names
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(move |name| name.contains(&its))
+}
+
+#[test]
 fn an_end_while_threads_make_segments_leaves_nothing() {
     isolated(|| {
         fn ends_busy() {
@@ -253,10 +280,7 @@ fn an_end_while_threads_make_segments_leaves_nothing() {
         for _ in 0..10 {
             let child: Process<()> = Process::spawn(ends_busy, ()).unwrap();
             child.join().unwrap();
-            let its = format!("-{}-", child.pid());
-            let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
-            let mut names = names.map(|entry| entry.file_name().into_string().unwrap());
-            assert_eq!(names.find(|name| name.contains(&its)), None);
+            assert_eq!(names_of(child.pid()).next(), None);
         }
     });
 }

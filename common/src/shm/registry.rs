@@ -111,6 +111,11 @@ pub(super) fn disown(name: &str) {
 /// Removes the segments of dead processes, and those of this process that nobody needs any more.
 pub(super) fn sweep() {
     registry().unlink_unneeded();
+    unlink_dead();
+}
+
+/// Unlinks what processes have created that have ended without doing so.
+fn unlink_dead() {
     let Ok(entries) = fs::read_dir(name::DIRECTORY) else {
         return;
     };
@@ -173,6 +178,8 @@ impl Registry {
 fn unlink_at_exit() {
     extern "C" fn at_exit() {
         unlink_owned();
+        // A child that was killed, the worker of a pool for one, could not.
+        unlink_dead();
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
