@@ -352,8 +352,16 @@ fn a_callback_that_comes_after_the_pools_end_is_called() {
         pool.close();
         result.on_success(move |_| tell.send(its.join().is_ok()).unwrap());
         assert_eq!(hear.recv(), Ok(true));
+
+        // Of a pool that has none of its threads any more, this thread calls it.
+        let pool = self::pool(1);
+        let result = pool.apply_async(square, (3,));
+        pool.close();
         pool.join().unwrap();
-        result.on_success(move |nine| told.send(nine == 9).unwrap());
+        drop(pool);
+        let here = thread::current().id();
+        let is_here = move || thread::current().id() == here;
+        result.on_success(move |nine| told.send(nine == 9 && is_here()).unwrap());
         assert_eq!(hear.recv(), Ok(true));
     });
 }
