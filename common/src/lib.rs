@@ -56,6 +56,7 @@
 pub mod aio;
 pub mod codec;
 pub mod deadline;
+mod departures;
 pub mod function;
 pub mod futex;
 pub mod manager;

@@ -33,6 +33,7 @@ use super::record::Link;
 use super::start::{self, Streams, differences};
 use super::{lock, sys, wait};
 use crate::codec;
+use crate::departures::Departures;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{SigSet, Signal};
@@ -101,6 +102,7 @@ const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 pub(super) fn fork(
     name: &str,
     hello: &[u8],
+    departures: Departures,
     link: &mut Link,
     streams: &Streams<Option<OwnedFd>>,
 ) -> Result<Born, SpawnError> {
@@ -125,7 +127,10 @@ pub(super) fn fork(
                 *link = Link { ours, theirs };
             }
             Err(Request::Refused(error)) => return Err(os("fork in the fork server", error)),
-            Ok(born) => return Ok(born),
+            Ok(born) => {
+                departures.sent();
+                return born.map_err(|error| os("a pidfd from the fork server", error));
+            }
         }
     }
     Err(os(
@@ -162,6 +167,9 @@ enum Request {
     Refused(Errno),
 }
 
+/// The inner error: it was born, perhaps has begun, and there is no descriptor for it here.
+type Answer = Result<Result<Born, Errno>, Request>;
+
 impl Server {
     fn start() -> Result<Server, SpawnError> {
         let os = |error| SpawnError::Os {
@@ -190,12 +198,7 @@ impl Server {
         self.owner == std::process::id() && self.process.is_alive()
     }
 
-    fn request(
-        &self,
-        hello: &[u8],
-        link: &Link,
-        streams: &Streams<Option<OwnedFd>>,
-    ) -> Result<Born, Request> {
+    fn request(&self, hello: &[u8], link: &Link, streams: &Streams<Option<OwnedFd>>) -> Answer {
         let directory =
             open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(Request::Refused)?;
         let [stdin, stdout, stderr] = streams.each().map(Option::as_ref);
@@ -238,11 +241,11 @@ impl Server {
         }
     }
 
-    fn answer(&self, link: &Link) -> Result<Born, Request> {
+    fn answer(&self, link: &Link) -> Answer {
         // The server speaks on the lifeline if the one that took the request has died.
         let both = [self.control.as_fd(), link.ours.as_fd()];
         let ready = wait::readable(&both, Some(Instant::now() + PATIENCE));
-        if ready.map_err(Request::Refused)?.is_empty() {
+        if ready.unwrap_or_default().is_empty() {
             // Stopped, perhaps. What it has not answered by now it cannot answer any more, and so
             // it will not call the function.
             let _ = shutdown(self.control.as_raw_fd(), Shutdown::Both);
@@ -250,7 +253,7 @@ impl Server {
         // Even if only the lifeline was ready: the function may have returned already.
         match packet::receive(self.control.as_fd(), false) {
             Err(ReceiveError::Os(Errno::ECONNRESET | Errno::EAGAIN)) => Err(Request::Lost),
-            Err(ReceiveError::Os(error)) => Err(Request::Refused(error)),
+            Err(ReceiveError::Os(error)) => Ok(Err(error)),
             Err(_) => Err(Request::Lost),
             Ok(Packet {
                 kind: Kind::Forked,
@@ -259,12 +262,12 @@ impl Server {
             }) => {
                 let pid = number(&body).unwrap_or(0);
                 match fds.pop() {
-                    Some(pidfd) if pid > 0 => Ok(Born {
+                    Some(pidfd) if pid > 0 => Ok(Ok(Born {
                         pid: Pid::from_raw(pid),
                         pidfd,
                         server: self.pidfd.clone(),
-                    }),
-                    _ => Err(Request::Refused(Errno::EMFILE)),
+                    })),
+                    _ => Ok(Err(Errno::EMFILE)),
                 }
             }
             Ok(packet) => {

@@ -8,8 +8,9 @@ use super::error::SpawnError;
 use super::handle::Process;
 use super::packet::{self, Kind};
 use super::record::{Child, Link, Reaper};
-use super::{forkserver, registry, sys};
+use super::{forkserver, registry, sys, wait};
 use crate::codec;
+use crate::departures::Departures;
 use crate::function::{Function, Task};
 use nix::errno::Errno;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
@@ -23,6 +24,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One thing for each standard stream.
 #[derive(Debug, Default)]
@@ -67,13 +69,14 @@ where
         process: start.name.clone(),
         error,
     })?;
-    let args = codec::encode(&args).map_err(|error| SpawnError::Arguments {
+    let (args, departures) = Departures::of(|| codec::encode(&args));
+    let args = args.map_err(|error| SpawnError::Arguments {
         process: start.name.clone(),
         error,
     })?;
     match start.method {
-        StartMethod::ForkServer => by_fork_server(start, entry, args),
-        _ => by_spawn(start, entry, args, &[]),
+        StartMethod::ForkServer => by_fork_server(start, entry, args, departures),
+        _ => by_spawn(start, entry, args, departures, &[]),
     }
 }
 
@@ -94,7 +97,7 @@ where
         process: name.to_owned(),
         error,
     })?;
-    by_spawn(start, entry, Vec::new(), fds)
+    by_spawn(start, entry, Vec::new(), Departures::default(), fds)
 }
 
 fn prepare(builder: Builder) -> Result<Start, SpawnError> {
@@ -196,6 +199,7 @@ fn by_spawn<R>(
     mut start: Start,
     entry: crate::function::EntryRef,
     args: Vec<u8>,
+    departures: Departures,
     fds: &[BorrowedFd<'_>],
 ) -> Result<Process<R>, SpawnError> {
     let env = environment(std::mem::take(&mut start.set_up.env));
@@ -204,7 +208,7 @@ fn by_spawn<R>(
     // The hello is in the socket before the child exists: it will not have to wait for it.
     packet::send(start.link.ours.as_fd(), Kind::Hello, &hello, fds).map_err(os("its arguments"))?;
     let pid = exec_self(&start, &env).map_err(os("posix_spawn of this program"))?;
-    adopt(start, pid, None, Reaper::Parent)
+    adopt(start, pid, None, Reaper::Parent, departures)
 }
 
 fn hello(
@@ -278,16 +282,20 @@ fn by_fork_server<R>(
     mut start: Start,
     entry: crate::function::EntryRef,
     args: Vec<u8>,
+    departures: Departures,
 ) -> Result<Process<R>, SpawnError> {
     let changes = std::mem::take(&mut start.set_up.env);
     start.set_up.env = forkserver::environment_changes(changes);
     let hello = hello(&start, entry, args)?;
-    let born = forkserver::fork(&start.name, &hello, &mut start.link, &start.streams)?;
+    let (link, streams) = (&mut start.link, &start.streams);
+    let born = forkserver::fork(&start.name, &hello, departures, link, streams)?;
+    let reaper = Reaper::Server(born.server);
     adopt(
         start,
         born.pid,
         Some(born.pidfd),
-        Reaper::Server(born.server),
+        reaper,
+        Departures::default(),
     )
 }
 
@@ -319,7 +327,9 @@ where
     #[allow(unsafe_code)]
     match unsafe { sys::fork() } {
         Err(error) => Err(os_error(&start.name, "fork")(error)),
-        Ok(ForkResult::Parent { child }) => adopt(start, child, None, Reaper::Parent),
+        Ok(ForkResult::Parent { child }) => {
+            adopt(start, child, None, Reaper::Parent, Departures::default())
+        }
         Ok(ForkResult::Child) => {
             // The parent's ends are the parent's alone: here they would keep this process alive
             // without it, and its own input from ending.
@@ -329,19 +339,26 @@ where
     }
 }
 
-/// Makes a handle for a process that has just been started.
+/// Makes a handle for a process that has just been started. If that fails, what `departures` are
+/// those of is taken back unless the process has read it.
 fn adopt<R>(
     start: Start,
     pid: Pid,
     pidfd: Option<OwnedFd>,
     reaper: Reaper,
+    mut departures: Departures,
 ) -> Result<Process<R>, SpawnError> {
+    departures.away();
     let pidfd = match pidfd {
         Some(pidfd) => pidfd,
         None => sys::pidfd_open(pid).map_err(|error| {
             // Closing the link ends the child; it is reaped here because nobody else knows it.
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             let _ = nix::sys::wait::waitpid(pid, None);
+            let unread = wait::readable(&[start.link.theirs.as_fd()], Some(Instant::now()));
+            if unread.is_ok_and(|ends| !ends.is_empty()) {
+                departures.back();
+            }
             os_error(&start.name, "a pidfd for it")(error)
         })?,
     };

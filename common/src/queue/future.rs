@@ -3,8 +3,9 @@
 use super::{GetError, PutError, PutReason, Queue, with_buffer};
 use crate::codec;
 use crate::deadline::Deadline;
+use crate::departures::Departures;
 use crate::ring::{self, End, Ring};
-use crate::shm::{Departures, ShmError};
+use crate::shm::ShmError;
 use futures::Stream;
 use futures::channel::oneshot;
 use serde::Serialize;

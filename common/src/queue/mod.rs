@@ -25,7 +25,8 @@
 //! * **Lifetime**: the queue's memory belongs to the process that made it. Other processes keep
 //!   what they have opened, but nobody can open it any more once that process has ended.
 //!
-//! To copy: queue/, ring/, sync/robust.rs, sync/signal.rs, shm/, futex.rs, deadline.rs, codec.rs.
+//! To copy: queue/, ring/, sync/robust.rs, sync/signal.rs, shm/, departures.rs, futex.rs,
+//! deadline.rs, codec.rs.
 
 mod bytes;
 mod error;

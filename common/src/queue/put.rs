@@ -3,8 +3,8 @@
 use super::{PutError, PutManyError, PutReason, Queue, with_batch, with_buffer};
 use crate::codec;
 use crate::deadline::Deadline;
+use crate::departures::Departures;
 use crate::ring::{self, Batch};
-use crate::shm::Departures;
 use serde::Serialize;
 use std::time::Duration;
 

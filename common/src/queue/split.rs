@@ -4,7 +4,8 @@ use super::get::until_the_end;
 use super::holders::{Holders, Side, Slot};
 use super::{GetError, PutError, Queue};
 use crate::deadline::Deadline;
-use crate::shm::Departures;
+use crate::departures::{Counted, Departures};
+use crate::ring::Ring;
 use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::process;
@@ -17,9 +18,16 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Puts into a queue that closes when the last sender, of all processes, is dropped or killed.
 ///
-/// Cloning and sending it makes one more, and a put into another queue that fails takes that back.
-/// (One that was serialised and that nobody opened counts for ever: the argument of a process that
-/// could not be started, or what is in a queue from which nobody gets.)
+/// Cloning and sending it makes one more. That is taken back where it certainly reaches nobody: the
+/// put into another queue, the start of the process, the task or the manager's call has failed, or
+/// the task was cancelled before a worker had begun it. What may have arrived counts until somebody
+/// opens it, and so for ever if nobody does:
+///
+/// * in a queue from which nobody gets, or in a result that nobody takes or that cannot be sent;
+/// * in the arguments of a process or of a manager's call, where the process or the manager ends
+///   before it has read them, or of a coroutine that was with a worker when its pool ended;
+/// * in bytes that the program has made itself, with [`codec`](crate::codec) say;
+/// * in what a process had still to send when it was killed.
 ///
 /// A forked child's copy counts from its first put or get on, until it is dropped or the child
 /// ends. Until then the parent must keep one of its own. A closure that is forked is dropped in the
@@ -286,13 +294,8 @@ impl<T> Clone for End<T> {
 impl<T> End<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let done = self.queue.serialize(serializer)?;
-        self.holders(self.side).depart();
         let (ring, side) = (self.queue.ring().clone(), self.side);
-        Departures::note(move || {
-            if Holders::new(&ring, side).leave(None) {
-                ring.close();
-            }
-        });
+        Departures::count(OnItsWay { ring, side });
         Ok(done)
     }
 
@@ -303,6 +306,24 @@ impl<T> End<T> {
         }
         let slot = Holders::new(queue.ring(), side).arrive();
         Ok(End::counted(queue, side, slot))
+    }
+}
+
+/// A serialised handle.
+struct OnItsWay {
+    ring: Ring,
+    side: Side,
+}
+
+impl Counted for OnItsWay {
+    fn depart(&self) {
+        Holders::new(&self.ring, self.side).depart();
+    }
+
+    fn take_back(&self) {
+        if Holders::new(&self.ring, self.side).leave(None) {
+            self.ring.close();
+        }
     }
 }
 

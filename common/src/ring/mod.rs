@@ -27,7 +27,8 @@
 //!
 //! **Trust.** Every word that is read from the memory is checked before it is used.
 //!
-//! To copy: ring/, sync/robust.rs, sync/signal.rs, shm/, futex.rs, deadline.rs.
+//! To copy: ring/, sync/robust.rs, sync/signal.rs, shm/, departures.rs, futex.rs,
+//! deadline.rs.
 
 #![allow(unsafe_code)] // Copies in and out of the shared memory, at checked places.
 

@@ -1,6 +1,6 @@
 //! Values and arrays that processes share, after Python's `multiprocessing.Value` and `Array`.
 //!
-//! To copy: shared/, sync/, shm/, futex.rs, deadline.rs, codec.rs, panic.rs.
+//! To copy: shared/, sync/, shm/, departures.rs, futex.rs, deadline.rs, codec.rs, panic.rs.
 
 mod array;
 

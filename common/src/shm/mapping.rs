@@ -1,6 +1,6 @@
 //! One process's mapping of a segment: made, opened, checked, backed by memory as it is used.
 //!
-//! To copy: shm/.
+//! To copy: shm/, departures.rs.
 
 #![allow(unsafe_code)] // The mapping crosses threads; its header is a reference into it.
 

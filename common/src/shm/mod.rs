@@ -19,17 +19,15 @@
 //!   ([`Segment::reserve`]): too little of it is an error and never SIGBUS.
 //! * Segments are mode 0600, and `Send` and `Sync`.
 //!
-//! To copy: shm/.
+//! To copy: shm/, departures.rs.
 
 #![allow(unsafe_code)] // References and copies into the mapping, all bounds-checked here.
 
-mod departures;
 mod error;
 mod mapping;
 mod name;
 mod registry;
 
-pub(crate) use departures::Departures;
 pub use error::ShmError;
 use mapping::{HEADER, Mapping, create, unlink};
 pub(crate) use name::Owner;
@@ -37,6 +35,7 @@ pub(crate) use name::Owner;
 /// place (`common/ring-model`).
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use crate::departures::{Counted, Departures};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -240,12 +239,18 @@ impl Serialize for Segment {
             .name()
             .serialize(serializer)
             .map_err(ser::Error::custom)?;
-        self.0.header().sent.fetch_add(1, Ordering::SeqCst);
-        let sent = self.clone();
-        Departures::note(move || {
-            sent.0.header().sent.fetch_sub(1, Ordering::SeqCst);
-        });
+        Departures::count(self.clone());
         Ok(serialised)
+    }
+}
+
+impl Counted for Segment {
+    fn depart(&self) {
+        self.0.header().sent.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn take_back(&self) {
+        self.0.header().sent.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -9,7 +9,7 @@
 //! are counts, of which nobody knows whose they are: what a killed process held stays held, and
 //! timeouts are there for that.
 //!
-//! To copy: sync/, shm/, futex.rs, deadline.rs, codec.rs, panic.rs.
+//! To copy: sync/, shm/, departures.rs, futex.rs, deadline.rs, codec.rs, panic.rs.
 
 mod barrier;
 mod condvar;

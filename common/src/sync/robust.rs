@@ -4,7 +4,7 @@
 //! learns so and repairs what was half-done. A mutex made of a futex alone stays locked for ever,
 //! because nobody can tell a dead holder from a slow one in time.
 //!
-//! To copy: sync/robust.rs, deadline.rs, futex.rs, shm/.
+//! To copy: sync/robust.rs, deadline.rs, futex.rs, shm/, departures.rs.
 
 #![allow(unsafe_code)] // The pthread calls.
 

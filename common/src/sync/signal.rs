@@ -11,7 +11,7 @@
 //! its wake. A count of sleepers would be simpler, but one who is killed would be counted for
 //! ever; WAITING is cleared by the next wake that finds nobody.
 //!
-//! To copy: sync/signal.rs, futex.rs, deadline.rs, shm/.
+//! To copy: sync/signal.rs, futex.rs, deadline.rs, shm/, departures.rs.
 
 #![allow(unsafe_code)] // A marker.
 
