@@ -9,6 +9,7 @@ use super::error::PoolError;
 use super::stats::{Event, Hook};
 use super::worker::{Init, Initializer, Limits, OneByOne};
 use crate::codec;
+use crate::departures::Departures;
 use crate::function::Function;
 use crate::process::{StartMethod, cpu_count};
 use crate::ring::RingConfig;
@@ -22,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) name: String,
     pub(crate) start_method: StartMethod,
     pub(crate) initializer: Option<Initializer>,
+    /// What is counted for its arguments, which the pool keeps for the workers to come.
+    pub(crate) departures: Departures,
     pub(crate) limits: Limits,
     pub(crate) task_timeout: Option<Duration>,
     pub(crate) retries: u32,
@@ -65,6 +68,7 @@ impl Default for PoolBuilder {
                 name: "PoolWorker".into(),
                 start_method: StartMethod::default(),
                 initializer: None,
+                departures: Departures::default(),
                 limits: Limits::default(),
                 task_timeout: None,
                 retries: 0,
@@ -109,6 +113,9 @@ impl PoolBuilder {
     /// Each worker runs `f(args)` first. What it returns is the worker's state, which
     /// [`Pool::map_with`] hands to the tasks.
     ///
+    /// The pool keeps the arguments for the workers that come later: a queue's
+    /// `Sender` among them counts until the pool and its results are dropped.
+    ///
     /// If it panics the worker ends; after three such in a row the tasks that wait are answered
     /// with [`TaskError::NoWorkers`](super::TaskError::NoWorkers).
     ///
@@ -136,7 +143,9 @@ impl PoolBuilder {
         A: Serialize + DeserializeOwned + 'static,
     {
         let entry = Init::entry::<F, A>(f).map_err(PoolError::Function);
-        let args = codec::encode(&args).map_err(PoolError::Initializer);
+        let (args, departures) = Departures::of(|| codec::encode(&args));
+        let args = args.map_err(PoolError::Initializer);
+        self.settings.departures = departures;
         match entry.and_then(|entry| Ok((entry, args?))) {
             Ok((entry, args)) => self.settings.initializer = Some(Initializer { entry, args }),
             Err(error) => self.error = Some(error),

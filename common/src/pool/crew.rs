@@ -138,7 +138,10 @@ impl Engine {
             cpus: settings.cpus.clone(),
             initializer: settings.initializer.clone(),
         };
-        (settings.launch)(builder, orders)
+        let departures = settings.departures.again();
+        let process = (settings.launch)(builder, orders)?;
+        departures.sent();
+        Ok(process)
     }
 
     /// Kills all workers and waits for their end.

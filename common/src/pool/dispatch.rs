@@ -13,7 +13,7 @@ use super::engine::{Engine, Long};
 use super::error::TaskError;
 use super::job::{Finished, Job};
 use super::lock;
-use super::message::{HEADER, Items, TaskHeader};
+use super::message::{HEADER, ItemDepartures, Items, TaskHeader};
 use super::stats::Tally;
 use crate::deadline::Deadline;
 use crate::ring::{Batch, PutError};
@@ -28,6 +28,7 @@ struct Pending {
     to: usize,
     /// How often a worker has died with one of them.
     lost: u32,
+    departures: ItemDepartures,
 }
 
 /// A chunk that is in the ring or with a worker.
@@ -42,6 +43,8 @@ pub(super) struct Flight {
     pub(super) lost: u32,
     /// Why its worker was killed, if it was because of this chunk.
     pub(super) fate: Option<Fate>,
+    /// Away while it has a cell.
+    departures: ItemDepartures,
 }
 
 /// Why the pool kills a worker.
@@ -61,6 +64,17 @@ impl Flight {
     /// The number in its job of item `item` of the chunk.
     pub(super) fn index(&self, item: usize) -> usize {
         self.items.base + self.from + item
+    }
+
+    /// No worker will read its message, or none but one that has `begun` it and is dead: what is
+    /// counted for it is taken back unless it goes to the backlog again.
+    pub(super) fn recall(&mut self, begun: bool) {
+        for (_, departures) in &mut self.departures {
+            match begun {
+                true => *departures = departures.again(),
+                false => departures.back(),
+            }
+        }
     }
 }
 
@@ -129,34 +143,57 @@ impl Core {
         }
     }
 
-    pub(super) fn append(&mut self, job: Arc<Job>, items: Arc<Items>) {
+    pub(super) fn append(&mut self, job: Arc<Job>, mut items: Items) {
         let to = items.len();
-        if to > 0 {
+        if to > 0 && !job.is_finished() {
             self.backlog_bytes += items.size();
+            let departures = items.take_departures();
+            if !departures.is_empty() {
+                job.count();
+            }
             self.backlog.push_back(Pending {
                 job,
-                items,
+                items: Arc::new(items),
                 from: 0,
                 to,
                 lost: 0,
+                departures,
             });
         }
     }
 
     /// Puts what is left of a chunk, from item `done` on, to the front again.
-    pub(super) fn put_back(&mut self, flight: Flight, done: usize, lost: u32) {
+    pub(super) fn put_back(&mut self, mut flight: Flight, done: usize, lost: u32) {
         let from = flight.from + done;
         flight.job.chunking.put_back(flight.to - from);
         if from < flight.to && !flight.job.is_finished() {
             self.backlog_bytes += flight.items.range(from, flight.to).len();
+            flight.departures.retain(|(item, _)| *item >= from);
             self.backlog.push_front(Pending {
                 job: flight.job,
                 items: flight.items,
                 from,
                 to: flight.to,
                 lost,
+                departures: flight.departures,
             });
         }
+    }
+
+    /// Takes back what is counted for the tasks that wait of a job that has ended. They themselves
+    /// are left out when their turn comes.
+    pub(super) fn take_back(&mut self, job: &Arc<Job>) {
+        if job.is_counted() {
+            let waiting = self.backlog.iter_mut();
+            let its = waiting.filter(|pending| Arc::ptr_eq(&pending.job, job));
+            its.for_each(|pending| pending.departures.clear());
+        }
+    }
+
+    /// Chunks that have begun are begun no more.
+    pub(super) fn forget_departures(&mut self) {
+        let under_way = self.flights.iter_mut().flatten();
+        under_way.for_each(|flight| flight.departures.clear());
     }
 
     /// How many chunks the workers have or can take, and whether there is more for them.
@@ -196,6 +233,7 @@ impl Core {
         if self.free.is_empty() || (bytes > room && bytes <= long) {
             return None;
         }
+        let counted = pending.departures.partition_point(|(item, _)| *item < to);
         let flight = Flight {
             id: ClaimId(0),
             job: pending.job.clone(),
@@ -205,6 +243,7 @@ impl Core {
             done: 0,
             lost: pending.lost,
             fate: None,
+            departures: pending.departures.drain(..counted).collect(),
         };
         let waiting = &mut self.backlog_bytes;
         *waiting = waiting.saturating_sub(bytes - HEADER);
@@ -248,6 +287,9 @@ impl Core {
             entry: flight.job.entry,
             count: flight.len() as u64,
         };
+        for (_, departures) in &mut flight.departures {
+            departures.away();
+        }
         self.flights[cell] = Some(flight);
         (cell, header.to_bytes())
     }
@@ -343,9 +385,10 @@ impl Engine {
         result: &Result<(), PutError>,
         finished: &mut Finished,
     ) {
-        let Some(flight) = core.leave(cell, self) else {
+        let Some(mut flight) = core.leave(cell, self) else {
             return;
         };
+        flight.recall(false);
         match result {
             // No room after all: later.
             Ok(()) | Err(PutError::Full) => core.put_back_unsent(flight),
@@ -390,7 +433,8 @@ impl Engine {
                     .claims
                     .step(id, word.worker(), Stage::Taken, Stage::Cancelled)
             {
-                if let Some(flight) = core.leave(cell, self) {
+                if let Some(mut flight) = core.leave(cell, self) {
+                    flight.recall(false);
                     flight.job.chunking.close();
                 }
             } else if kill {

@@ -43,6 +43,8 @@ impl Engine {
         // The monitor may just have started one when it was told to end.
         self.kill_workers();
         self.end_all(&TaskError::Cancelled);
+        // Whoever still has a result keeps what is left of the pool, but not the arguments.
+        lock(&self.core).forget_departures();
     }
 
     /// Whether it has ended before `deadline`.

@@ -162,7 +162,7 @@ impl Engine {
             let mut core = lock(&self.core);
             match core.admit() {
                 Ok(()) => {
-                    core.append(job.clone(), Arc::new(items));
+                    core.append(job.clone(), items);
                     self.pump(&mut core, &mut finished);
                     if core.stuck.is_some() {
                         // Perhaps a worker can be started now.
@@ -200,6 +200,7 @@ impl Engine {
             let ended = job.end(error, &mut finished);
             if ended && owner {
                 self.abandon(&mut core, job, kill);
+                core.take_back(job);
                 self.pump(&mut core, &mut finished);
             }
             ended

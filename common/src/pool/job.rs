@@ -30,6 +30,8 @@ pub(crate) struct Job {
     many: bool,
     finished: AtomicBool,
     failed: AtomicBool,
+    /// Whether something is counted for the arguments of any of its tasks.
+    counted: AtomicBool,
     answers: Mutex<Answers>,
     /// There once it has finished, under no lock: to decode them is to run the user's code.
     results: OnceLock<Results>,
@@ -107,6 +109,7 @@ impl Job {
             many,
             finished: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
             answers: Mutex::new(Answers {
                 results: Results {
                     parts: Vec::new(),
@@ -135,6 +138,15 @@ impl Job {
     /// Whether some task has failed.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Acquire)
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.counted.load(Relaxed)
+    }
+
+    /// Something is counted for the arguments of one of its tasks.
+    pub(super) fn count(&self) {
+        self.counted.store(true, Relaxed);
     }
 
     pub(super) fn task(&self, index: usize) -> TaskId {

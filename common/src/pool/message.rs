@@ -8,8 +8,10 @@
 
 use super::spares::Buffer;
 use crate::codec::{self, EncodeError};
+use crate::departures::Departures;
 use crate::function::EntryRef;
 use serde::Serialize;
+use std::collections::VecDeque;
 
 /// Bytes of either header.
 pub(super) const HEADER: usize = 40;
@@ -134,7 +136,11 @@ pub(crate) struct Items {
     len: usize,
     /// The number of the first in its job.
     pub(super) base: usize,
+    departures: ItemDepartures,
 }
+
+/// What is counted for some items, with their places; in order. Most count nothing.
+pub(super) type ItemDepartures = VecDeque<(usize, Departures)>;
 
 /// Where each tuple ends.
 #[derive(Debug)]
@@ -159,13 +165,18 @@ impl Items {
             ends: Ends::Even(0),
             len: 0,
             base,
+            departures: ItemDepartures::new(),
         }
     }
 
     #[inline]
     pub(super) fn push(&mut self, args: &impl Serialize) -> Result<(), EncodeError> {
         let start = self.bytes.len();
-        codec::encode_into(args, &mut self.bytes)?;
+        let (encoded, departures) = Departures::of(|| codec::encode_into(args, &mut self.bytes));
+        encoded?;
+        if !departures.is_empty() {
+            self.departures.push_back((self.len, departures));
+        }
         let size = self.bytes.len() - start;
         if self.len == 0 {
             self.ends = Ends::Even(size);
@@ -184,6 +195,11 @@ impl Items {
         if let Ends::At(ends) = &mut self.ends {
             ends.push(self.bytes.len());
         }
+    }
+
+    /// What is counted for them; from now on that is not taken back with the items.
+    pub(super) fn take_departures(&mut self) -> ItemDepartures {
+        std::mem::take(&mut self.departures)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -19,7 +19,7 @@
 //! Nothing of this can be used from a worker: a task that wants a pool makes its own.
 //!
 //! To copy: the folder pool/, the folder process/, ring/, sync/robust.rs, sync/signal.rs, shm/,
-//! futex.rs, deadline.rs, reactor.rs, function.rs, panic.rs, codec.rs.
+//! departures.rs, futex.rs, deadline.rs, reactor.rs, function.rs, panic.rs, codec.rs.
 
 mod answers;
 mod builder;

@@ -240,9 +240,11 @@ impl Engine {
         }
         let item = self.claims.progress(cell).0.min(flight.len());
         let begun = word.stage() != Stage::Taken;
-        let Some(flight) = core.leave(cell, self) else {
+        let Some(mut flight) = core.leave(cell, self) else {
             return;
         };
+        // A chunk that begins is read as a whole.
+        flight.recall(begun);
         let done = flight.done;
         // From `done` to before `next` is gone with it.
         let next = if begun && item >= done {
@@ -298,9 +300,10 @@ impl Engine {
                 if !queued || core.flights[cell].is_none() {
                     continue;
                 }
-                let Some(flight) = core.leave(cell, self) else {
+                let Some(mut flight) = core.leave(cell, self) else {
                     continue;
                 };
+                flight.recall(false);
                 let times = flight.lost + 1;
                 if times <= self.settings.retries {
                     core.put_back(flight, 0, times);
@@ -419,7 +422,8 @@ impl Engine {
                 if let Err(error) = &put {
                     let reason = error.to_string();
                     let cell = super::message::id_of(&message.header) & 0xffff_ffff;
-                    if let Some(flight) = core.leave(cell as usize, self) {
+                    if let Some(mut flight) = core.leave(cell as usize, self) {
+                        flight.recall(false);
                         flight.job.chunking.close();
                         let tasks = flight.index(0)..flight.index(flight.len());
                         let error = |_| TaskError::Memory {
