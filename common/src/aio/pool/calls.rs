@@ -6,6 +6,7 @@ use super::coroutine::{AsyncFunction, CallError, Chunk};
 use super::driver::{Event, Task};
 use super::error::Lost;
 use crate::codec::{self, DecodeError};
+use crate::departures::Departures;
 use crate::function::{EntryRef, Failure};
 use crate::pool::{self, TaskError, TaskId};
 use futures::future::BoxFuture;
@@ -101,9 +102,10 @@ impl Client {
     {
         let entry = Chunk::entry(f).map_err(Failure::Entry)?;
         let count = calls.len();
-        let args = codec::encode(&calls).map_err(Failure::Result)?;
+        let (args, departures) = Departures::of(|| codec::encode(&calls));
+        let args = args.map_err(Failure::Result)?;
         drop(calls);
-        let bytes = self.answer(entry, args, count).await?;
+        let bytes = self.answer(entry, args, departures, count).await?;
         let ends: Vec<Result<R, CallError>> = codec::decode(&bytes).map_err(Failure::Arguments)?;
         match ends.len() == count {
             true => Ok(ends),
@@ -117,13 +119,20 @@ impl Client {
 
     /// Sends a chunk off and waits for its answer; if this future is dropped meanwhile, the chunk
     /// is cancelled.
-    async fn answer(&self, entry: EntryRef, args: Vec<u8>, calls: usize) -> Result<Vec<u8>, Lost> {
+    async fn answer(
+        &self,
+        entry: EntryRef,
+        args: Vec<u8>,
+        departures: Departures,
+        calls: usize,
+    ) -> Result<Vec<u8>, Lost> {
         let (end, answer) = oneshot::channel();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let task = Task {
             id,
             entry,
             args,
+            departures,
             calls,
             retries: self.terms.retries,
             end,

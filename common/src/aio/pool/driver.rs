@@ -10,6 +10,7 @@ use super::host::host;
 use super::slot::Slot;
 use super::wire::ToWorker;
 use super::worker::Orders;
+use crate::departures::Departures;
 use crate::function::{EntryRef, Failure};
 use crate::pool;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -24,6 +25,8 @@ pub(super) struct Task {
     pub(super) id: u64,
     pub(super) entry: EntryRef,
     pub(super) args: Vec<u8>,
+    /// What is counted for them; away while a worker has them.
+    pub(super) departures: Departures,
     /// How many coroutines it holds.
     pub(super) calls: usize,
     /// How many more workers it may lose.
@@ -240,7 +243,8 @@ impl Driver {
             .max_by_key(|&at| room(&self.slots[at]))
     }
 
-    fn send(&mut self, task: Task, at: usize) {
+    fn send(&mut self, mut task: Task, at: usize) {
+        task.departures.away();
         let slot = &mut self.slots[at];
         let head = ToWorker::Run {
             id: task.id,
@@ -307,12 +311,14 @@ impl Driver {
         let mut task = sent.task;
         if sent.place > taken {
             // It has not even been started: to whoever waits nothing has happened.
+            task.departures.back();
             return self.waiting.push_front(task);
         }
         let error = match self.settings.hard_timeout.filter(|_| sent.overdue) {
             Some(after) => Lost::TimedOut { after },
             None if task.retries > 0 => {
                 task.retries -= 1;
+                task.departures = task.departures.again();
                 return self.waiting.push_front(task);
             }
             None => Lost::Died { pid, status },

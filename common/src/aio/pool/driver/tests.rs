@@ -10,6 +10,7 @@ fn task(id: u64) -> Task {
         id,
         entry: Chunk::entry::<_, ()>(nothing).unwrap(),
         args: Vec::new(),
+        departures: Departures::default(),
         calls: 1,
         retries: 0,
         end,
