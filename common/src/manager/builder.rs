@@ -10,6 +10,7 @@ use super::server::{self, NotReady, Ready};
 use super::{Manager, socket};
 use crate::codec;
 use crate::deadline::Deadline;
+use crate::departures::Departures;
 use crate::function::{BadEntry, EntryRef, Failure, Function, Task};
 use crate::process::Process;
 use nix::errno::Errno;
@@ -46,6 +47,8 @@ pub struct Builder {
     key: Option<Key>,
     transit: Duration,
     initializer: Result<Option<(EntryRef, Vec<u8>)>, Failure>,
+    /// What is counted for its arguments.
+    departures: Departures,
 }
 
 /// What the manager's process is told.
@@ -77,6 +80,7 @@ impl Default for Builder {
             key: None,
             transit: Duration::from_secs(60),
             initializer: Ok(None),
+            departures: Departures::default(),
         }
     }
 }
@@ -115,10 +119,11 @@ impl Builder {
         A: Serialize + DeserializeOwned + 'static,
     {
         let entry: Result<EntryRef, BadEntry> = Task::entry(f);
-        self.initializer = entry.map_err(Failure::Entry).and_then(|entry| {
-            let args = codec::encode(&args).map_err(Failure::Result)?;
-            Ok(Some((entry, args)))
-        });
+        let (args, departures) = Departures::of(|| codec::encode(&args));
+        self.initializer = entry
+            .map_err(Failure::Entry)
+            .and_then(|entry| Ok(Some((entry, args.map_err(Failure::Result)?))));
+        self.departures = departures;
         self
     }
 
@@ -162,7 +167,7 @@ impl Builder {
             grace: self.transit,
             initializer,
         };
-        let process = spawn(&start, deadline)?;
+        let process = spawn(&start, self.departures, deadline)?;
         let connection = Connection::to(&Arc::new(endpoint), deadline);
         attach(&connection, &process, deadline)?;
         Ok(Manager::started(connection, key, process))
@@ -199,7 +204,11 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-fn spawn(start: &Start, deadline: Deadline) -> Result<Process<()>, StartError> {
+fn spawn(
+    start: &Start,
+    departures: Departures,
+    deadline: Deadline,
+) -> Result<Process<()>, StartError> {
     let manager = || start.endpoint.name.clone();
     let os = |error| StartError::Os {
         manager: manager(),
@@ -211,6 +220,7 @@ fn spawn(start: &Start, deadline: Deadline) -> Result<Process<()>, StartError> {
         .name(manager())
         .daemon(true)
         .spawn(server::serve, (start.clone(),))?;
+    departures.sent();
     let not_up = |reason: String| StartError::NotUp {
         manager: manager(),
         reason,

@@ -15,7 +15,7 @@
 //! It is a memory file (memfd_create(2)) sent over the socket: it has no name that could stay
 //! behind, and it is sealed, so that nobody can shrink it under the other's feet (SIGBUS).
 //!
-//! To copy: channel.rs, message.rs.
+//! To copy: channel.rs, message.rs, departures.rs.
 
 #![allow(unsafe_code)] // Maps the file; copies in and out of it.
 

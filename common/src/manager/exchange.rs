@@ -43,9 +43,14 @@ impl Connection {
         self.start(&mut self.lock(), message)
     }
 
-    fn start(&self, state: &mut State, message: Message) -> u64 {
+    fn start(&self, state: &mut State, mut message: Message) -> u64 {
         let number = state.pending.add();
+        let departures = std::mem::take(&mut message.departures);
         let bytes = message.numbered(number).finish();
+        // What a dead connection is given goes nowhere. What waits for room may arrive.
+        if !self.is_dead() {
+            departures.sent();
+        }
         self.transmit(state, &bytes);
         super::buffer::give(bytes);
         number

@@ -4,7 +4,9 @@
 //!   length of the body: u64 | number: u64 | kind: u32 | grants: u32 | body
 //! ```
 //!
-//! To copy: message.rs.
+//! To copy: message.rs, departures.rs.
+
+use crate::departures::Departures;
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +117,11 @@ impl<'a> Body<'a> {
 }
 
 /// A message being written.
-pub(super) struct Message(Vec<u8>);
+pub(super) struct Message {
+    bytes: Vec<u8>,
+    /// What is counted for its arguments: taken back if it is not sent.
+    pub(super) departures: Departures,
+}
 
 impl Message {
     pub(super) fn new(kind: Kind, number: u64) -> Message {
@@ -129,7 +135,10 @@ impl Message {
         bytes.extend_from_slice(&number.to_le_bytes());
         bytes.extend_from_slice(&(kind as u32).to_le_bytes());
         bytes.extend_from_slice(&0u32.to_le_bytes());
-        Message(bytes)
+        Message {
+            bytes,
+            departures: Departures::default(),
+        }
     }
 
     pub(super) fn u64(self, number: u64) -> Message {
@@ -137,13 +146,13 @@ impl Message {
     }
 
     pub(super) fn bytes(mut self, bytes: &[u8]) -> Message {
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         self
     }
 
     /// For whoever appends to the body.
     pub(super) fn body(&mut self) -> &mut Vec<u8> {
-        &mut self.0
+        &mut self.bytes
     }
 
     /// Puts the objects granted in front of the body.
@@ -152,21 +161,21 @@ impl Message {
             return self;
         }
         let count = objects.len() as u32;
-        self.0[20..24].copy_from_slice(&count.to_le_bytes());
+        self.bytes[20..24].copy_from_slice(&count.to_le_bytes());
         let bytes = objects.iter().flat_map(|object| object.to_le_bytes());
-        self.0.splice(Header::LENGTH..Header::LENGTH, bytes);
+        self.bytes.splice(Header::LENGTH..Header::LENGTH, bytes);
         self
     }
 
     /// Puts the number in, when it is known only after the body.
     pub(super) fn numbered(mut self, number: u64) -> Message {
-        self.0[8..16].copy_from_slice(&number.to_le_bytes());
+        self.bytes[8..16].copy_from_slice(&number.to_le_bytes());
         self
     }
 
     pub(super) fn finish(mut self) -> Vec<u8> {
-        let length = (self.0.len() - Header::LENGTH) as u64;
-        self.0[..8].copy_from_slice(&length.to_le_bytes());
-        self.0
+        let length = (self.bytes.len() - Header::LENGTH) as u64;
+        self.bytes[..8].copy_from_slice(&length.to_le_bytes());
+        self.bytes
     }
 }

@@ -1,6 +1,6 @@
 //! The requests of one connection that are not answered yet.
 //!
-//! To copy: pending.rs, message.rs.
+//! To copy: pending.rs, message.rs, departures.rs.
 
 use super::message::{Body, Header, Kind};
 use std::mem;

@@ -12,6 +12,7 @@ use super::pending::Reply;
 use super::{buffer, context, objects};
 use crate::codec;
 use crate::deadline::Deadline;
+use crate::departures::Departures;
 use crate::function::EntryRef;
 use crate::panic::Panic;
 use serde::de::DeserializeOwned;
@@ -287,8 +288,11 @@ pub(super) fn with_args<A: Serialize>(
 ) -> Result<Message, CallError> {
     let body = message.body();
     codec::encode_into(entry, body).map_err(CallError::Arguments)?;
-    context::of_connection(connection, deadline, || codec::encode_into(args, body))
-        .map_err(CallError::Arguments)?;
+    let encode = || codec::encode_into(args, body);
+    let (encoded, departures) =
+        Departures::of(|| context::of_connection(connection, deadline, encode));
+    encoded.map_err(CallError::Arguments)?;
+    message.departures = departures;
     Ok(message)
 }
 
