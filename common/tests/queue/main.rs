@@ -1,9 +1,10 @@
 //! What a queue promises while nobody dies; `split`, `future` and `joinable` after the library's
-//! modules.
+//! modules, and what does not arrive.
 
 mod future;
 mod joinable;
 mod split;
+mod undelivered;
 
 use common::codec;
 use common::deadline::Deadline;
