@@ -18,8 +18,8 @@ pub(crate) trait Counted: Send + Sync {
 }
 
 thread_local! {
-    /// How many were noted since somebody began to collect them; `None` while nobody does.
-    static NOTING: Cell<Option<usize>> = const { Cell::new(None) };
+    /// One more than were noted since somebody began to collect them; 0 while nobody does.
+    static NOTING: Cell<usize> = const { Cell::new(0) };
     static NOTED: RefCell<Vec<Arc<dyn Counted>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -41,21 +41,23 @@ impl Departures {
     #[inline]
     pub(crate) fn of<R>(encode: impl FnOnce() -> R) -> (R, Departures) {
         let noting = Noting {
-            outer: NOTING.replace(Some(0)),
+            outer: NOTING.replace(1),
         };
         let result = encode();
-        (result, noting.take())
+        let departures = noted();
+        noting.end();
+        (result, departures)
     }
 
     /// Counts a handle that is serialised, so that it can be taken back if somebody collects that.
     pub(crate) fn count(handle: impl Counted + 'static) {
         handle.depart();
-        let Some(count) = NOTING.get() else {
+        if NOTING.get() == 0 {
             return;
-        };
+        }
         // Not at the end of a thread, when there is no list any more: then it stays counted.
         let noted = NOTED.try_with(|noted| noted.borrow_mut().push(Arc::new(handle)));
-        NOTING.set(Some(count + usize::from(noted.is_ok())));
+        NOTING.set(NOTING.get() + usize::from(noted.is_ok()));
     }
 
     /// Whether nothing was counted.
@@ -123,24 +125,31 @@ impl Drop for Noted {
 
 /// As long as somebody collects.
 struct Noting {
-    outer: Option<usize>,
+    outer: usize,
 }
 
 impl Noting {
     #[inline]
-    fn take(&self) -> Departures {
-        match NOTING.replace(Some(0)) {
-            None | Some(0) => Departures(None),
-            Some(count) => Departures(Some(last(count))),
-        }
+    fn end(self) {
+        NOTING.set(self.outer);
+        std::mem::forget(self);
     }
 }
 
+/// What was being collected has panicked.
 impl Drop for Noting {
-    #[inline]
     fn drop(&mut self) {
-        drop(self.take());
+        drop(noted());
         NOTING.set(self.outer);
+    }
+}
+
+/// What was noted since somebody began to collect it.
+#[inline]
+fn noted() -> Departures {
+    match NOTING.get() {
+        0 | 1 => Departures(None),
+        more => Departures(Some(last(more - 1))),
     }
 }
 
@@ -195,7 +204,7 @@ mod tests {
             })
         };
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
-        assert_eq!((counted.load(SeqCst), NOTING.get()), (101, None));
+        assert_eq!((counted.load(SeqCst), NOTING.get()), (101, 0));
     }
 
     #[test]
