@@ -1,6 +1,6 @@
 //! What did not fit in a lane yet.
 //!
-//! To copy: outbox.rs, channel.rs, message.rs.
+//! To copy: outbox.rs, channel.rs, message.rs, departures.rs.
 
 use super::channel::{Corrupt, Producer};
 
