@@ -8,7 +8,7 @@ use super::error::SpawnError;
 use super::handle::Process;
 use super::packet::{self, Kind};
 use super::record::{Child, Link, Reaper};
-use super::{forkserver, registry, sys, wait};
+use super::{forkserver, registry, sys};
 use crate::codec;
 use crate::departures::Departures;
 use crate::function::{Function, Task};
@@ -24,7 +24,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// One thing for each standard stream.
 #[derive(Debug, Default)]
@@ -205,10 +204,16 @@ fn by_spawn<R>(
     let env = environment(std::mem::take(&mut start.set_up.env));
     let hello = hello(&start, entry, args)?;
     let os = |step| os_error(&start.name, step);
-    // The hello is in the socket before the child exists: it will not have to wait for it.
-    packet::send(start.link.ours.as_fd(), Kind::Hello, &hello, fds).map_err(os("its arguments"))?;
     let pid = exec_self(&start, &env).map_err(os("posix_spawn of this program"))?;
-    adopt(start, pid, None, Reaper::Parent, departures)
+    let pidfd = pidfd_of(&start, pid)?;
+    // Last of all: a process that is ended because a step failed has not read its arguments. It is
+    // here long before the new one asks for it.
+    if let Err(error) = packet::send(start.link.ours.as_fd(), Kind::Hello, &hello, fds) {
+        end(pid);
+        return Err(os("its arguments")(error));
+    }
+    departures.sent();
+    Ok(adopt(start, pid, pidfd, Reaper::Parent))
 }
 
 fn hello(
@@ -290,13 +295,7 @@ fn by_fork_server<R>(
     let (link, streams) = (&mut start.link, &start.streams);
     let born = forkserver::fork(&start.name, &hello, departures, link, streams)?;
     let reaper = Reaper::Server(born.server);
-    adopt(
-        start,
-        born.pid,
-        Some(born.pidfd),
-        reaper,
-        Departures::default(),
-    )
+    Ok(adopt(start, born.pid, born.pidfd, reaper))
 }
 
 pub(super) fn fork<F, R>(builder: Builder, f: F) -> Result<Process<R>, SpawnError>
@@ -328,7 +327,8 @@ where
     match unsafe { sys::fork() } {
         Err(error) => Err(os_error(&start.name, "fork")(error)),
         Ok(ForkResult::Parent { child }) => {
-            adopt(start, child, None, Reaper::Parent, Departures::default())
+            let pidfd = pidfd_of(&start, child)?;
+            Ok(adopt(start, child, pidfd, Reaper::Parent))
         }
         Ok(ForkResult::Child) => {
             // The parent's ends are the parent's alone: here they would keep this process alive
@@ -339,29 +339,22 @@ where
     }
 }
 
-/// Makes a handle for a process that has just been started. If that fails, what `departures` are
-/// those of is taken back unless the process has read it.
-fn adopt<R>(
-    start: Start,
-    pid: Pid,
-    pidfd: Option<OwnedFd>,
-    reaper: Reaper,
-    mut departures: Departures,
-) -> Result<Process<R>, SpawnError> {
-    departures.away();
-    let pidfd = match pidfd {
-        Some(pidfd) => pidfd,
-        None => sys::pidfd_open(pid).map_err(|error| {
-            // Closing the link ends the child; it is reaped here because nobody else knows it.
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            let _ = nix::sys::wait::waitpid(pid, None);
-            let unread = wait::readable(&[start.link.theirs.as_fd()], Some(Instant::now()));
-            if unread.is_ok_and(|ends| !ends.is_empty()) {
-                departures.back();
-            }
-            os_error(&start.name, "a pidfd for it")(error)
-        })?,
-    };
+/// A pidfd for a process that has just been started, which is ended if there is none to be had.
+fn pidfd_of(start: &Start, pid: Pid) -> Result<OwnedFd, SpawnError> {
+    sys::pidfd_open(pid).map_err(|error| {
+        end(pid);
+        os_error(&start.name, "a pidfd for it")(error)
+    })
+}
+
+/// Ends a child of which nobody else knows, and reaps it.
+fn end(pid: Pid) {
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    let _ = nix::sys::wait::waitpid(pid, None);
+}
+
+/// Makes a handle for a process that has just been started.
+fn adopt<R>(start: Start, pid: Pid, pidfd: OwnedFd, reaper: Reaper) -> Process<R> {
     let child = Arc::new(Child::new(
         start.name,
         pid,
@@ -373,7 +366,7 @@ fn adopt<R>(
     if !start.hidden {
         registry::add(child.clone());
     }
-    Ok(Process::new(child, start.pipes))
+    Process::new(child, start.pipes)
 }
 
 /// Compares two environments: what to change to get from `from` to `to`.
