@@ -59,6 +59,8 @@ fn a_panic_in_a_cancelled_coroutine_is_its_own() {
             .workers(1)
             .chunk_size(3)
             .task_timeout(Duration::from_millis(50))
+            // To print the panic, with a backtrace perhaps, may block the loop for long.
+            .hard_timeout(Duration::from_secs(60))
             .build()
             .unwrap();
         let ends: Vec<_> = block_on(pool.imap(wait, 0..3).collect());
