@@ -29,7 +29,8 @@ impl Pool {
     ///
     /// Items travel in chunks of at most `ceil(n / (4 * workers))`, Python's rule, and of as many
     /// as take a few milliseconds: slow ones travel alone. [`map_chunked`](Self::map_chunked)
-    /// fixes the size.
+    /// fixes the size. To wait for a limited time, use [`map_async`](Self::map_async) and
+    /// [`AsyncResult::get_timeout`](super::AsyncResult::get_timeout).
     ///
     /// # Errors
     ///

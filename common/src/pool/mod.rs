@@ -16,7 +16,8 @@
 //! A pool that is dropped is terminated: its workers are killed, and what has not been answered
 //! is cancelled. [`Pool::finish`] lets it end what it has.
 //!
-//! Nothing of this can be used from a worker: a task that wants a pool makes its own.
+//! Nothing of this can be used from a worker: a task that wants a pool makes its own. Tasks that are
+//! coroutines (`async fn`) go to [a pool of coroutines](crate::aio::pool).
 //!
 //! To copy: the folder pool/, the folder process/, ring/, sync/robust.rs, sync/signal.rs, shm/,
 //! departures.rs, futex.rs, deadline.rs, reactor.rs, function.rs, panic.rs, codec.rs.
@@ -108,7 +109,8 @@ impl Pool {
     }
 
     /// Runs `f(args)` in a worker and waits for what it returns. `args` is the tuple of its
-    /// arguments.
+    /// arguments. To wait for a limited time, use [`apply_async`](Self::apply_async) and
+    /// [`AsyncResult::get_timeout`].
     ///
     /// # Errors
     ///

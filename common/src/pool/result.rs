@@ -260,17 +260,36 @@ pub struct AsCompleted<R> {
     left: usize,
 }
 
+impl<R> AsCompleted<R> {
+    /// The next result and its position, waiting at most `timeout` for it: `None` if it is not
+    /// there then. The inner `None` is the end.
+    ///
+    /// # Errors
+    ///
+    /// The [`TaskError`] of that one; the others still come.
+    pub fn next_timeout(
+        &mut self,
+        timeout: Duration,
+    ) -> Option<Option<(usize, Result<R, TaskError>)>> {
+        self.next_until(Deadline::after(timeout))
+    }
+
+    fn next_until(&mut self, deadline: Deadline) -> Option<Option<<Self as Iterator>::Item>> {
+        if self.left == 0 {
+            return Some(None);
+        }
+        wait_some(&self.results, &self.completions, deadline);
+        let position = self.completions.pop()?;
+        self.left -= 1;
+        Some(Some((position, self.results[position].get())))
+    }
+}
+
 impl<R> Iterator for AsCompleted<R> {
     type Item = (usize, Result<R, TaskError>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 {
-            return None;
-        }
-        wait_some(&self.results, &self.completions, Deadline::Never);
-        let position = self.completions.pop()?;
-        self.left -= 1;
-        Some((position, self.results[position].get()))
+        self.next_until(Deadline::Never)?
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

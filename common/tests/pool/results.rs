@@ -34,6 +34,11 @@ fn callbacks() {
         odd.on_error(move |error| told.send(Err(error)).unwrap());
         let error = hear.recv().unwrap().unwrap_err();
         assert_eq!(odd.get(), Err(error));
+        let told = tell.clone();
+        let odd = pool.map_async(refuse_odd, 0..4);
+        odd.on_success(|_| panic!("1 and 3 are not even"));
+        odd.on_error(move |error| told.send(Err(error)).unwrap());
+        assert_eq!(hear.recv().unwrap(), odd.get());
         // Registered too late is as good.
         let told = tell;
         squares.on_success(move |all| told.send(Ok(all)).unwrap());
@@ -108,6 +113,29 @@ fn any_all_and_as_completed() {
         let both = [pool.apply_async(nap, (300,)), other.apply_async(nap, (1,))];
         let order: Vec<_> = as_completed(both).collect();
         assert_eq!(order, [(1, Ok(1)), (0, Ok(300))]);
+    });
+}
+
+#[test]
+fn as_completed_waits_no_longer_than_asked() {
+    isolated(|| {
+        let (pool, other) = (pool(1), pool(1));
+        let go = Event::new().unwrap();
+        let wait = |pool: &Pool| pool.apply_async(|go: Event| go.wait(), (go.clone(),));
+        let mut of_one = as_completed([wait(&pool)]);
+        let mut of_both = as_completed([wait(&pool), wait(&other)]);
+        for results in [&mut of_one, &mut of_both] {
+            assert_eq!(results.next_timeout(Duration::ZERO), None);
+            let start = Instant::now();
+            assert_eq!(results.next_timeout(Duration::from_millis(20)), None);
+            assert!(start.elapsed() >= Duration::from_millis(20));
+        }
+        go.set();
+        let long = Duration::from_secs(30);
+        assert_eq!(of_one.next_timeout(long), Some(Some((0, Ok(())))));
+        assert_eq!(of_one.next_timeout(long), Some(None));
+        assert!(of_both.next_timeout(long).unwrap().is_some());
+        assert_eq!(of_both.count(), 1);
     });
 }
 
