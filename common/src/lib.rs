@@ -33,7 +33,7 @@
 //! |---|---|---|---|
 //! | [`pool`] | workers that take tasks: `apply`, `map` and their siblings | `pool/` | process, ring, function |
 //! | [`manager`] | values in a process of their own, and proxies for them | `manager/` | process, pool, queue, sync |
-//! | [`aio`] | `gather` and task groups; a pool of coroutines | `aio/` | process, function |
+//! | [`aio`] | `gather` and task groups; a pool of coroutines | `aio/` | pool, panic |
 //! | [`process`] | start a process, wait for it, end it | `process/` | function |
 //! | [`queue`] | messages between processes | `queue/` | ring, codec |
 //! | [`ring`] | bytes between processes, in shared memory | `ring/` | sync, shm, futex |

@@ -20,6 +20,7 @@
 //! | `timeout.reschedule(t)` | `tokio::time::Sleep::reset` beside the work in `tokio::select!` |
 //! | `wait(aws)` | `futures::future::join_all` of the handles |
 //! | `wait(aws, FIRST_COMPLETED)` | `JoinSet::join_next`, or `futures::future::select_all` |
+//! | `wait(aws, FIRST_EXCEPTION)` | [`gather`] |
 //! | `wait(aws, timeout=t)`, nothing is cancelled | `timeout(t, join_all(handles.iter_mut()))` |
 //! | `as_completed(aws)` | `futures::stream::FuturesUnordered`, or a loop over `JoinSet::join_next` |
 //! | a `Semaphore` around each coroutine | `futures::StreamExt::buffered(n)`, `buffer_unordered(n)`; `tokio::sync::Semaphore` |

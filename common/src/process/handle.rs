@@ -300,8 +300,8 @@ impl<'a, R: DeserializeOwned + 'static> IntoFuture for &'a Process<R> {
     }
 }
 
-/// Readable when the process has ended; for [`wait`](super::wait()), `poll`, tokio's `AsyncFd`.
-/// Python's `sentinel`.
+/// Readable when the process has ended; for [`wait`](super::wait()), `poll`, tokio's `AsyncFd`
+/// (of what `as_fd` gives). Python's `sentinel`.
 impl<R> AsFd for Process<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.pidfd()

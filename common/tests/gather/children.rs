@@ -30,7 +30,7 @@ async fn settled_with_all_successes_is_the_same() {
     assert_eq!(all.await, [Ok("a"), Ok("b")]);
 }
 
-// a second failure after the first is of no consequence.
+// A-020 (FIRST_EXCEPTION): a second failure after the first is of no consequence.
 #[tokio::test(start_paused = true)]
 async fn the_first_error_ends_it_and_the_siblings_go_on() {
     let log = Log::default();

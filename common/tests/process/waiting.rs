@@ -2,11 +2,13 @@
 
 use super::{FOREVER, sleeper};
 use common::process::{self, Process, StartMethod, wait};
+use futures::FutureExt;
 use std::future::IntoFuture;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use testkit::{METHODS, isolated};
+use tokio::io::unix::AsyncFd;
 
 #[test]
 fn many_processes() {
@@ -121,5 +123,25 @@ fn awaited_under_several_executors() {
         assert!(process.is_alive());
         process.kill().unwrap();
         let _ = process.join();
+    });
+}
+
+#[test]
+fn tokio_can_wait_for_the_handle() {
+    isolated(|| {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_io().build().unwrap();
+        for method in METHODS {
+            let process = sleeper(method);
+            runtime.block_on(async {
+                // SAFETY: the process keeps its descriptor open for longer.
+                #[allow(unsafe_code)]
+                let handle = unsafe { AsyncFd::register(process.as_fd()) }.unwrap();
+                assert!(handle.readable().now_or_never().is_none());
+                process.kill().unwrap();
+                let _ended = handle.readable().await.unwrap();
+                assert!(!process.is_alive());
+            });
+        }
     });
 }
