@@ -66,6 +66,15 @@ fn imap_is_in_order_and_lazy() {
         assert_eq!(squares.next(), Some(Ok(0)));
         assert_eq!(squares.next(), Some(Ok(1)));
         assert!(drawn.load(Ordering::Relaxed) <= 5);
+        drop(squares);
+        let before = drawn.load(Ordering::Relaxed);
+        let seen = drawn.clone();
+        let endless = (0..).inspect(move |_| {
+            seen.fetch_add(1, Ordering::Relaxed);
+        });
+        let some = pool.imap_unordered(square, endless).window(3).take(2);
+        assert_eq!(some.filter(Result::is_ok).count(), 2);
+        assert!(drawn.load(Ordering::Relaxed) <= before + 5);
         let mut slow = pool.imap(nap, [60_000]);
         assert_eq!(slow.next_timeout(Duration::from_millis(20)), None);
     });
@@ -125,6 +134,34 @@ fn what_cannot_be_sent_is_an_error_and_no_more() {
         }
         let map = pool.map(|_: Refuses| 1, [Refuses, Refuses]);
         assert!(matches!(map, Err(TaskError::Encode(_))));
+        assert_eq!(pool.map(square, 0..3), Ok(vec![0, 1, 4]));
+    });
+}
+
+struct OneWay;
+impl serde::Serialize for OneWay {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(1)
+    }
+}
+impl<'de> serde::Deserialize<'de> for OneWay {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("no way back"))
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_and_no_more() {
+    isolated(|| {
+        let pool = pool(2);
+        let argument = pool.apply(|_: OneWay| 1, (OneWay,));
+        let result = pool.apply(|| OneWay, ()).map(|_| 1);
+        let several = pool.map(|_: u8| OneWay, 0..4).map(|_| 1);
+        for told in [argument, result, several] {
+            let error = told.unwrap_err();
+            assert!(matches!(error, TaskError::Decode(_)), "{error}");
+            assert!(error.to_string().contains("no way back"), "{error}");
+        }
         assert_eq!(pool.map(square, 0..3), Ok(vec![0, 1, 4]));
     });
 }

@@ -2,7 +2,7 @@
 
 use super::{nap, pool, square, wait_until_running};
 use common::pool::{Event, Pool, PoolError, TaskError};
-use common::process::{Process, Stdio};
+use common::process::{self, Process, StartMethod, Stdio};
 use common::sync::Event as Gate;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
@@ -23,6 +23,33 @@ fn settings_that_make_no_sense() {
         assert!(matches!(no_tasks, Err(PoolError::Setting { .. })));
         let three = pool(3);
         assert_eq!((three.workers(), three.stats().workers.len()), (3, 3));
+    });
+}
+
+#[test]
+fn workers_are_started_as_the_builder_says() {
+    isolated(|| {
+        for method in [StartMethod::Spawn, StartMethod::ForkServer] {
+            let builder = Pool::builder().workers(2).start_method(method);
+            let pool = builder.build().unwrap();
+            let how = |_: u8| process::current().start_method();
+            assert_eq!(pool.map(how, 0..9), Ok(vec![Some(method); 9]));
+            // And so is a worker that replaces another.
+            let aborts = || -> () { std::process::abort() };
+            assert!(pool.apply(aborts, ()).is_err());
+            assert!(pool.apply(aborts, ()).is_err());
+            assert_eq!(pool.map(how, 0..9), Ok(vec![Some(method); 9]));
+            pool.finish().unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_default_is_a_worker_for_each_core() {
+    isolated(|| {
+        let pool = Pool::default();
+        assert_eq!(pool.workers(), process::cpu_count());
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
     });
 }
 

@@ -23,6 +23,9 @@ fn nested_pools() {
                 .sum()
         }
         assert_eq!(pool(2).map(sum_of_squares, [3, 4]), Ok(vec![5, 14]));
+        // M-013: in a process that is no worker.
+        let process = Process::spawn(sum_of_squares, (4,)).unwrap();
+        assert_eq!(process.join().unwrap(), 14);
     });
 }
 
