@@ -1,4 +1,7 @@
 //! The three start methods: what is special about each.
+//!
+//! There is no default to be set, and no context with one of its own: each start says its method.
+//! So Python's cases M-002, M-003, M-004, M-005 and M-006 cannot arise.
 
 use common::process::{self, JoinError, Process, SpawnError, StartMethod};
 use common::queue::Queue;

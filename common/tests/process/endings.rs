@@ -2,6 +2,7 @@
 
 use super::{FOREVER, nap, sleeper};
 use common::process::{self, JoinError, Process, StartMethod, Stdio};
+use std::os::unix::process::ExitStatusExt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use testkit::{METHODS, isolated};
@@ -49,6 +50,7 @@ fn signals_end_it_and_are_told() {
                 assert!(error.to_string().contains(name), "{error}");
                 assert!(matches!(error, JoinError::Signaled { signal, .. } if signal == -code));
                 assert_eq!(process.exit_code(), Some(code));
+                assert_eq!(process.exit_status().unwrap().signal(), Some(-code));
                 assert_eq!(process::active_children(), []);
                 // Harmless once it has ended, and so is joining it again.
                 end(&process).unwrap();
@@ -71,6 +73,7 @@ fn exit_codes() {
                 "{error}"
             );
             assert_eq!(process.exit_code(), Some(seen));
+            assert_eq!(process.exit_status().unwrap().code(), Some(seen));
         }
         let aborted = Process::spawn(|| -> () { std::process::abort() }, ()).unwrap();
         assert!(aborted.join().unwrap_err().to_string().contains("SIGABRT"));

@@ -2,6 +2,8 @@
 
 use super::{FOREVER, nap, sleeper};
 use common::process::{self, Process, StartMethod, wait};
+use common::queue::Queue;
+use common::sync::Event;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
@@ -147,27 +149,26 @@ fn a_daemon_that_ignores_sigterm_is_killed() {
 #[test]
 fn a_detached_process_outlives_its_handle_and_its_parent() {
     isolated(|| {
-        fn starts_and_leaves(method: StartMethod) -> u32 {
-            let process = Process::builder()
-                .start_method(method)
-                .spawn(
-                    || {
-                        // P-005: it sees its parent end.
-                        assert!(process::parent().unwrap().join_timeout(FOREVER));
-                        assert!(!process::parent().unwrap().is_alive());
-                        nap(FOREVER);
-                    },
-                    (),
-                )
-                .unwrap();
+        fn sees_its_parent_end(seen: Queue<bool>) {
+            // P-005
+            let parent = process::parent().unwrap();
+            let ended = parent.join_timeout(FOREVER) && !parent.is_alive();
+            seen.put(ended).unwrap();
+            nap(FOREVER);
+        }
+        fn starts_and_leaves(method: StartMethod, seen: Queue<bool>) -> u32 {
+            let builder = Process::builder().start_method(method);
+            let process = builder.spawn(sees_its_parent_end, (seen,)).unwrap();
             let pid = process.pid();
             process.detach();
             pid
         }
         for method in METHODS {
-            let parent = Process::spawn(starts_and_leaves, (method,)).unwrap();
+            let seen = Queue::new().unwrap();
+            let parent = Process::spawn(starts_and_leaves, (method, seen.clone())).unwrap();
             let pid = parent.join().unwrap();
             let fd = pidfd(pid);
+            assert_eq!(seen.get_timeout(Duration::from_secs(10)), Ok(true));
             // Long enough for a lifeline to have worked.
             assert_eq!(wait(&[&fd], Some(Duration::from_millis(300))).unwrap(), []);
             kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
@@ -185,9 +186,59 @@ fn a_detached_process_that_ends_is_reaped() {
             let fd = process.as_fd().try_clone_to_owned().unwrap();
             process.detach();
             ends_within(&[fd], Duration::from_secs(5));
-            // P-046: no zombie is left once anybody looks.
             assert_eq!(process::active_children(), []);
         }
+    });
+}
+
+#[test]
+fn children_that_nobody_has_joined_are_reaped_when_somebody_looks() {
+    isolated(|| {
+        // P-046. What the fork server has forked is its own to reap.
+        for method in [StartMethod::Spawn, StartMethod::Fork] {
+            let go = Event::new().unwrap();
+            let start = |n: u32| {
+                let builder = Process::builder().start_method(method);
+                let work = |n: u32, go: Event| {
+                    go.wait();
+                    n
+                };
+                builder.spawn(work, (n, go.clone())).unwrap()
+            };
+            let children: Vec<_> = (0..5).map(start).collect();
+            go.set();
+            for child in &children {
+                wait(&[child], None).unwrap();
+            }
+            let state = |child: &Process<u32>| {
+                let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid()));
+                stat.is_ok_and(|stat| stat.contains(") Z "))
+            };
+            assert!(children.iter().all(state), "zombies");
+            assert_eq!(process::active_children(), []);
+            assert!(!children.iter().any(state), "reaped");
+            for (n, child) in (0..).zip(&children) {
+                assert_eq!((child.join(), child.exit_code()), (Ok(n), Some(0)));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_fork_has_none_of_its_parents_children() {
+    isolated(|| {
+        // M-011: nor do they become more with each generation.
+        fn children(generations: u32) -> Vec<usize> {
+            let mut counts = vec![process::active_children().len()];
+            if generations > 1 {
+                let below = process::fork(|| children(generations - 1)).unwrap();
+                counts.extend(below.join().unwrap());
+            }
+            counts
+        }
+        let sleeper = sleeper(StartMethod::Spawn);
+        assert_eq!(children(5), [1, 0, 0, 0, 0]);
+        sleeper.kill().unwrap();
     });
 }
 

@@ -49,6 +49,7 @@ fn names_and_parents() {
             let (name, pid, parent, parents_pid, daemon, below) = process.join().unwrap();
             // P-001, P-003, P-004, P-010
             assert_eq!((name, pid), (own.clone(), process.pid()));
+            assert_ne!(pid, std::process::id());
             assert_eq!((parent.as_str(), parents_pid), ("test", std::process::id()));
             assert!(!daemon);
             assert_eq!(below, (format!("{own}:1"), own));
@@ -82,6 +83,15 @@ fn daemons_beget_daemons() {
         };
         assert!(of(true).spawn(inherits, ()).unwrap().join().unwrap());
         assert!(!of(false).spawn(inherits, ()).unwrap().join().unwrap());
+        let is_told = |daemon: bool| {
+            let builder = Process::builder().daemon(daemon);
+            let told = || process::current().daemon();
+            builder.spawn(told, ()).unwrap().join().unwrap()
+        };
+        for daemon in [true, false] {
+            let told = of(!daemon).spawn(is_told, (daemon,)).unwrap();
+            assert_eq!(told.join().unwrap(), daemon);
+        }
     });
 }
 
