@@ -108,6 +108,11 @@ async fn cancelling_the_one_who_waits_with_a_timeout_cancels_the_work() {
     waiter.abort();
     assert!(waiter.await.is_err());
     assert_eq!(log.take(), ["a cancelled"]);
+    // Not what is shielded.
+    let shielded = tokio::spawn(log.clone().work::<()>("b", 5));
+    assert!(timeout(seconds(1), shielded).await.is_err());
+    sleep(seconds(9)).await;
+    assert_eq!(log.take(), ["b"]);
 }
 
 //

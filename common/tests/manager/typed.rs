@@ -53,7 +53,9 @@ fn lists() {
         assert_eq!(list.update(9, |x: &mut i32| *x * 5).unwrap(), None);
         let sum = |list: &mut Vec<i32>, more: i32| list.iter().sum::<i32>() + more;
         assert_eq!(list.update_all(sum, (4,)).unwrap(), 10);
-        list.clear().unwrap();
+        let clear = |list: ListProxy<i32>| list.clear().unwrap();
+        let child = Process::spawn(clear, (list.clone(),)).unwrap();
+        child.join().unwrap();
         assert_eq!((list.len().unwrap(), list.to_string()), (0, "[]".into()));
         assert!(format!("{list:?}").starts_with("Proxy<"));
     });
