@@ -17,9 +17,9 @@ use std::sync::Arc;
 pub(super) enum Link {
     /// Anybody.
     None,
-    /// The client at the other end of what the server is handling. The objects whose proxies
-    /// were encoded are collected: the client holds them from now on.
-    Server(Vec<u64>),
+    /// The client at the other end of what the server is handling. It holds the objects whose
+    /// proxies are encoded: see [`grant`].
+    Server,
     /// The server at the other end of this connection; the call must be over by then.
     Client(Arc<Connection>, Deadline),
 }
@@ -41,11 +41,9 @@ impl Drop for Restore {
     }
 }
 
-fn scope<R>(link: Link, f: impl FnOnce() -> R) -> (R, Link) {
-    let mut restore = Restore(Some(LINK.replace(link)));
-    let result = f();
-    let used = LINK.replace(restore.0.take().unwrap_or(Link::None));
-    (result, used)
+fn scope<R>(link: Link, f: impl FnOnce() -> R) -> R {
+    let _restore = Restore(Some(LINK.replace(link)));
+    f()
 }
 
 /// Lets `f` look at the link.
@@ -55,22 +53,17 @@ pub(super) fn with_link<R>(f: impl FnOnce(&mut Link) -> R) -> R {
 
 /// On the server: the arguments come from a client.
 pub(super) fn decoding_request<R>(f: impl FnOnce() -> R) -> R {
-    scope(Link::Server(Vec::new()), f).0
+    scope(Link::Server, f)
 }
 
 /// On the server: the result goes to a client. What it grants is to be taken with
 /// [`take_grants`].
 pub(super) fn encoding_reply<R>(f: impl FnOnce() -> R) -> R {
-    let (result, link) = scope(Link::Server(Vec::new()), f);
-    if let Link::Server(grants) = link
-        && !grants.is_empty()
-    {
-        GRANTED.with_borrow_mut(|granted| granted.extend(grants));
-    }
-    result
+    scope(Link::Server, f)
 }
 
-/// On the server: the client holds this object from now on.
+/// On the server: the client holds this object from now on, even if what is encoded after it
+/// panics.
 pub(super) fn grant(object: u64) {
     GRANTED.with_borrow_mut(|granted| granted.push(object));
 }
@@ -86,7 +79,7 @@ pub(super) fn of_connection<R>(
     deadline: Deadline,
     f: impl FnOnce() -> R,
 ) -> R {
-    scope(Link::Client(connection.clone(), deadline), f).0
+    scope(Link::Client(connection.clone(), deadline), f)
 }
 
 /// Until when a proxy that is encoded or decoded may wait for its manager.

@@ -111,11 +111,11 @@ impl Handle {
     fn near(&self) -> bool {
         context::with_link(|link| match link {
             Link::None => false,
-            Link::Server(granted) => {
+            Link::Server => {
                 let near = objects::serves(&self.endpoint.id)
                     && objects::with(|objects| objects.hold(self.object)).unwrap_or(false);
                 if near {
-                    granted.push(self.object);
+                    context::grant(self.object);
                 }
                 near
             }

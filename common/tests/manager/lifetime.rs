@@ -9,7 +9,7 @@ use common::process::{self, StartMethod};
 use common::queue::Queue;
 use common::sync::Event;
 use futures::executor::block_on;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::Duration;
 use testkit::isolated;
 
@@ -335,6 +335,31 @@ fn a_proxy_beside_something_whose_reading_panics_holds_nothing() {
         let show = |value: &mut Option<Proxy<u64>>| (value.clone(), Unreadable);
         common::panic::catch(|| holder.call(show, ()).is_ok()).unwrap_err();
         assert_eq!(manager.count().unwrap(), 2);
+        let clear = |value: &mut Option<Proxy<u64>>| *value = None;
+        holder.call(clear, ()).unwrap();
+        assert_eq!(manager.count().unwrap(), 1);
+    });
+}
+
+/// Goes nowhere: its writing panics.
+#[derive(Deserialize)]
+struct Unwritable;
+
+impl Serialize for Unwritable {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("it cannot be written")
+    }
+}
+
+#[test]
+fn a_proxy_beside_something_whose_writing_panics_holds_nothing() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(1u64).unwrap();
+        let holder = manager.host(Some(value)).unwrap();
+        let show = |value: &mut Option<Proxy<u64>>| (value.clone(), Unwritable);
+        let error = holder.call(show, ()).err().unwrap();
+        assert!(matches!(error, CallError::Server(_)), "{error}");
         let clear = |value: &mut Option<Proxy<u64>>| *value = None;
         holder.call(clear, ()).unwrap();
         assert_eq!(manager.count().unwrap(), 1);
