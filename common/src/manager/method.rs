@@ -5,6 +5,7 @@
 use super::context;
 use super::error::CallError;
 use crate::codec;
+use crate::departures::Departures;
 use crate::function::{BadEntry, Entry, EntryRef, Failure, Function, Signature, instance};
 use crate::panic;
 use serde::Serialize;
@@ -138,7 +139,7 @@ where
 {
     let args = decode(args)?;
     let result = panic::catch(|| f(args)).map_err(CallError::Panicked)?;
-    encode(&result, out)
+    encode(result, out)
 }
 
 fn decode<A: DeserializeOwned>(args: &[u8]) -> Result<A, CallError> {
@@ -147,10 +148,16 @@ fn decode<A: DeserializeOwned>(args: &[u8]) -> Result<A, CallError> {
         .map_err(|error| CallError::Server(Failure::Arguments(error)))
 }
 
-fn encode<R: Serialize>(result: &R, out: &mut Vec<u8>) -> Called {
-    panic::catch(|| context::encoding_reply(|| codec::encode_into(result, out)))
-        .map_err(|panic| CallError::Server(Failure::Panicked(panic)))?
-        .map_err(|error| CallError::Server(Failure::Result(error)))
+fn encode<R: Serialize>(result: R, out: &mut Vec<u8>) -> Called {
+    let encode = || context::encoding_reply(|| codec::encode_into(&result, out));
+    let encoded = panic::catch(|| Departures::of(encode));
+    // Its destructor is the user's as well, and must not take the server with it.
+    let _ = panic::catch(|| drop(result));
+    let (encoded, departures) =
+        encoded.map_err(|panic| CallError::Server(Failure::Panicked(panic)))?;
+    encoded.map_err(|error| CallError::Server(Failure::Result(error)))?;
+    departures.sent();
+    Ok(())
 }
 
 pub(super) fn later_entry<F, T, A>(_f: F) -> Result<EntryRef, BadEntry>
@@ -178,7 +185,7 @@ where
             let result = panic::catch(begin).map_err(CallError::Panicked)?;
             Ok(Box::pin(async {
                 let result = result.await;
-                Box::new(move |out: &mut Vec<u8>| encode(&result, out)) as Encode
+                Box::new(move |out: &mut Vec<u8>| encode(result, out)) as Encode
             }) as Later)
         }));
 }

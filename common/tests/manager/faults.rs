@@ -217,10 +217,22 @@ fn a_destructor_or_a_serialiser_that_panics_ends_nothing() {
             panic!("cannot speak");
         }
     }
+    /// A result that is a bomb where it is made.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Lit {
+        #[serde(skip)]
+        _bomb: Option<Bomb>,
+    }
     isolated(|| {
         let manager = Manager::new().unwrap();
         let bomb = manager.host_with(|| Bomb(1), ()).unwrap();
         drop(bomb);
+        let value = manager.host(0u64).unwrap();
+        let light = |_: &mut u64| Lit {
+            _bomb: Some(Bomb(2)),
+        };
+        value.call(light, ()).unwrap();
+        drop(value);
         let value = manager.host(1u64).unwrap();
         let error = value.call(|_: &mut u64| Mute, ()).err().unwrap();
         assert!(matches!(error, CallError::Server(_)), "{error}");
