@@ -66,6 +66,8 @@ const MEMORY: Duration = Duration::from_secs(10);
 
 thread_local! {
     static OBJECTS: RefCell<Option<Objects>> = const { RefCell::new(None) };
+    /// What is to be dropped next, while something is.
+    static TO_DROP: RefCell<Option<Vec<Value>>> = const { RefCell::new(None) };
 }
 
 /// Makes this thread the server's.
@@ -112,9 +114,23 @@ pub(super) fn release(object: u64, count: u64) {
     }
 }
 
-/// A destructor that panics must not take the server with it.
+/// Drops a value, and those that it held the last proxies of: one after the other, because a long
+/// chain of them must not exhaust the stack. A destructor that panics must not take the server with
+/// it either.
 pub(super) fn drop_value(value: Value) {
-    let _ = panic::catch(|| drop(value));
+    let outermost = TO_DROP.with_borrow_mut(|values| {
+        let outermost = values.is_none();
+        values.get_or_insert_default().push(value);
+        outermost
+    });
+    // Within the destructor of another it waits for its turn.
+    if !outermost {
+        return;
+    }
+    while let Some(value) = TO_DROP.with_borrow_mut(|values| values.as_mut()?.pop()) {
+        let _ = panic::catch(|| drop(value));
+    }
+    TO_DROP.set(None);
 }
 
 /// Runs `f` on a value of this very server, from within a function that runs there.
@@ -202,7 +218,8 @@ pub(super) fn release_elsewhere() {
 
 /// Drops all values, while proxies in them still find the table.
 pub(super) fn drop_all() {
-    while let Some(Some(value)) = with(Objects::take_any) {
+    let mut place = 0;
+    while let Some(Some(value)) = with(|objects| objects.take_next(&mut place)) {
         drop_value(value);
     }
 }
@@ -298,13 +315,12 @@ impl Objects {
         removed.value
     }
 
-    fn take_any(&mut self) -> Option<Value> {
-        let index = self.slots.iter().position(|slot| {
-            let object = slot.object.as_ref();
-            object.is_some_and(|object| object.value.is_some())
-        })?;
-        let object = u64::from(self.slots[index].generation) << 32 | index as u64;
-        self.remove(object)
+    /// The first value at this place or after it, which moves on past that.
+    fn take_next(&mut self, place: &mut usize) -> Option<Value> {
+        let has_value = |slot: &Slot| slot.object.as_ref().is_some_and(|o| o.value.is_some());
+        let index = *place + self.slots.get(*place..)?.iter().position(has_value)?;
+        *place = index + 1;
+        self.remove(index as u64)
     }
 
     /// A proxy is on its way: the ticket holds the object until somebody uses it.
@@ -382,5 +398,50 @@ impl Objects {
         let tickets = self.tickets.values().filter_map(|t| t.expires);
         self.expiry = tickets.chain(self.used.values().copied()).min();
         late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::handle::Handle;
+    use testkit::isolated;
+
+    /// So many that it takes far too long if each is looked for from the beginning.
+    #[test]
+    fn many_values_are_dropped_at_the_end_in_time() {
+        isolated(|| {
+            install(Endpoint::of_nobody().into(), Duration::ZERO);
+            let add = |objects: &mut Objects| {
+                for _ in 0..300_000 {
+                    objects.add(Box::new(0u8), "u8");
+                }
+            };
+            with(add).unwrap();
+            drop_all();
+            assert_eq!(with(|objects| objects.living()), Some(0));
+        });
+    }
+
+    /// Each holds the next.
+    fn drop_a_chain() {
+        install(Endpoint::of_nobody().into(), Duration::ZERO);
+        let add = |value: Value| with(|objects| objects.add(value, "a value")).unwrap();
+        let mut first = add(Box::new(()));
+        for _ in 0..20_000 {
+            let next = Handle::own(first);
+            release(first, 1);
+            first = add(Box::new(next));
+        }
+        release(first, 1);
+        assert_eq!(with(|objects| objects.living()), Some(0));
+    }
+
+    #[test]
+    fn a_long_chain_of_values_needs_no_long_stack() {
+        isolated(|| {
+            let thread = std::thread::Builder::new().stack_size(1 << 20);
+            thread.spawn(drop_a_chain).unwrap().join().unwrap();
+        });
     }
 }
