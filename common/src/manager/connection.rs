@@ -159,12 +159,19 @@ impl Connection {
     /// one already.
     pub(super) fn publish(self: Arc<Self>) -> Arc<Self> {
         let mut all = lock(&CONNECTIONS);
-        all.retain(|connection| connection.is_ours() && !connection.is_dead());
+        all.retain(|other| other.is_ours() && !other.is_dead() && !other.is_left());
         if let Some(found) = all.iter().find(|c| c.endpoint.id == self.endpoint.id) {
             return found.clone();
         }
         all.push(self.clone());
         self
+    }
+
+    /// Whether nobody uses it and its manager has ended, which nobody would ever notice.
+    fn is_left(self: &Arc<Self>) -> bool {
+        // The list's.
+        let unused = Arc::strong_count(self) == 1 && self.channel.get().is_some();
+        unused && self.socket().is_none_or(socket::is_hung_up)
     }
 
     /// The manager that was connected to by hand is dropped. If nothing else uses the connection
@@ -219,6 +226,9 @@ impl Connection {
                 state.death = Some(death);
             }
             state.outbox = Outbox::default();
+            // Proxies may keep this for long, but descriptors are few.
+            state.watch = None;
+            self.set_socket(None);
             self.dead.store(true, Ordering::Release);
             state.pending.take_wakers()
         };

@@ -124,6 +124,12 @@ pub(super) fn drain(socket: impl AsFd) -> bool {
     }
 }
 
+/// Whether the other side is gone, whatever it has sent before.
+pub(super) fn is_hung_up(socket: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
 /// Waits until one of the descriptors can be read or is hung up; the deadline may come first.
 pub(super) fn wait(fds: &[impl AsFd], deadline: Deadline) {
     let mut fds: Vec<PollFd> = fds
