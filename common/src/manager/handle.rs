@@ -5,10 +5,11 @@
 use super::connection::Connection;
 use super::context::{self, Link};
 use super::endpoint::Endpoint;
+use super::fork;
 use super::objects;
 use crate::deadline::Deadline;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What all proxies of one object in one process share, until the last of them is dropped.
 pub(super) struct Handle {
@@ -20,8 +21,16 @@ pub(super) struct Handle {
 /// Who counts the hold.
 enum Hold {
     /// The server, whose own process this is.
-    Own,
+    Own(Own),
     There(Arc<Connection>),
+}
+
+struct Own {
+    /// The server's process; see [`fork`].
+    generation: u32,
+    /// Through which other threads than the server's one use the object. From the first time on it
+    /// is held there as well.
+    elsewhere: OnceLock<Arc<Connection>>,
 }
 
 /// How to get at the object.
@@ -54,23 +63,49 @@ impl Handle {
     /// The server's own, for an object that it holds once more.
     pub(super) fn own(object: u64) -> Option<Handle> {
         let endpoint = objects::endpoint()?;
-        objects::with(|objects| objects.hold(object))?.then_some(Handle {
+        objects::with(|objects| objects.hold(object))?
+            .then_some(Handle::in_server(endpoint, object))
+    }
+
+    fn in_server(endpoint: Arc<Endpoint>, object: u64) -> Handle {
+        Handle {
             endpoint,
             object,
-            hold: Hold::Own,
-        })
+            hold: Hold::Own(Own {
+                generation: fork::generation(),
+                elsewhere: OnceLock::new(),
+            }),
+        }
     }
 
     #[inline]
     pub(super) fn route(&self, deadline: Deadline) -> Route {
+        // Also where another thread of the server made a connection: this one would wait for
+        // itself.
+        match objects::serves(&self.endpoint.id) {
+            true => Route::Here,
+            false => Route::There(self.through(deadline)),
+        }
+    }
+
+    /// A connection of this process that holds the object.
+    #[inline]
+    fn through(&self, deadline: Deadline) -> Arc<Connection> {
         match &self.hold {
-            Hold::There(connection) if connection.is_ours() => Route::There(connection.clone()),
-            Hold::Own if objects::serves(&self.endpoint.id) => Route::Here,
-            // A fork of the process that had the connection, or another thread of the server.
+            Hold::There(connection) if connection.is_ours() => connection.clone(),
+            Hold::Own(own) if own.generation == fork::generation() => {
+                let claim = || {
+                    let connection = Connection::to(&self.endpoint, deadline);
+                    connection.claim(self.object, 0);
+                    connection
+                };
+                own.elsewhere.get_or_init(claim).clone()
+            }
+            // A fork of the process that had the connection, or of the server.
             _ => {
                 let connection = Connection::to(&self.endpoint, deadline);
                 connection.inherit(self.object);
-                Route::There(connection)
+                connection
             }
         }
     }
@@ -79,7 +114,12 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         match &self.hold {
-            Hold::Own => objects::release_own(&self.endpoint.id, self.object),
+            Hold::Own(own) => {
+                objects::release_own(&self.endpoint.id, self.object);
+                if let Some(connection) = own.elsewhere.get().filter(|c| c.is_ours()) {
+                    connection.release(self.object);
+                }
+            }
             // A fork's copies are not counted one by one.
             Hold::There(connection) if connection.is_ours() => connection.release(self.object),
             Hold::There(_) => {}
@@ -119,9 +159,9 @@ impl Handle {
                 }
                 near
             }
-            Link::Client(connection, _) => {
+            Link::Client(connection, deadline) => {
                 let near = connection.endpoint.id == self.endpoint.id;
-                if near && !matches!(&self.hold, Hold::There(own) if Arc::ptr_eq(own, connection)) {
+                if near && !Arc::ptr_eq(&self.through(*deadline), connection) {
                     connection.inherit(self.object);
                 }
                 near
@@ -176,11 +216,7 @@ fn far(endpoint: Endpoint, object: u64, ticket: u64) -> Handle {
             return handle;
         }
         // Held by nobody: for the calls to say so, without a hold to give back.
-        return Handle {
-            endpoint: Arc::new(endpoint),
-            object: u64::MAX,
-            hold: Hold::Own,
-        };
+        return Handle::in_server(Arc::new(endpoint), u64::MAX);
     }
     let endpoint = Arc::new(endpoint);
     let connection = Connection::to(&endpoint, context::deadline());

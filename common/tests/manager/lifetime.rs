@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::Duration;
 use testkit::isolated;
 
+const LONG: Duration = Duration::from_secs(10);
+
 fn get(n: &mut u64) -> u64 {
     *n
 }
@@ -399,5 +401,41 @@ fn a_proxy_whose_manager_has_ended_keeps_no_file_open() {
         let value = Manager::new().unwrap().host(1u64).unwrap();
         assert!(block_on(value.call_async(get, ())).is_err());
         std::mem::forget(value);
+    });
+}
+
+#[test]
+fn a_thread_of_the_manager_holds_a_value_for_as_long_as_it_has_the_proxy() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (value, host) = (manager.host(1u64).unwrap(), manager.host(()).unwrap());
+        let used = manager.event().unwrap();
+        let begin = |_: &mut (), value: Proxy<u64>, used: EventProxy| {
+            std::thread::spawn(move || {
+                value.call(add, (1,)).unwrap();
+                drop(value);
+                used.set();
+            });
+        };
+        host.call(begin, (value.clone(), used.clone())).unwrap();
+        used.wait();
+        assert_eq!(value.call(get, ()).unwrap(), 2);
+        drop(value);
+        eventually("the value is dropped", || manager.count().unwrap() == 1);
+    });
+}
+
+/// It does not wait for itself.
+#[test]
+fn a_function_uses_a_proxy_that_another_thread_of_the_manager_received() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (value, host) = (manager.host(7u64).unwrap(), manager.host(()).unwrap());
+        let receive = |_: &mut (), bytes: Vec<u8>| {
+            let receiver = std::thread::spawn(move || decode::<Proxy<u64>>(&bytes).unwrap());
+            receiver.join().unwrap().call(get, ()).unwrap()
+        };
+        let received = host.call_timeout(receive, (encode(&value).unwrap(),), LONG);
+        assert_eq!(received, Ok(7));
     });
 }
