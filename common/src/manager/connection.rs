@@ -324,21 +324,31 @@ impl Connection {
         }
     }
 
-    /// A proxy of this process is about to be sent to anybody: a ticket that holds its object.
-    pub(super) fn ticket(&self, object: u64, deadline: Deadline) -> u64 {
+    /// A ticket for a proxy of this process that is about to be sent to anybody.
+    pub(super) fn new_ticket(&self, deadline: Deadline) -> u64 {
         // The number that makes tickets unique comes with the server's welcome. A server that is
         // too busy to say it for so long is given a number that is very probably nobody's.
         let _ = self.attach(patience(deadline));
         let mut state = self.lock();
-        let ticket = match state.number {
+        match state.number {
             0 => u64::from_le_bytes(super::address::random()),
             number => {
                 state.tickets = state.tickets.wrapping_add(1);
                 u64::from(number) << 32 | u64::from(state.tickets)
             }
-        };
-        self.tell(&mut state, Kind::Ticket, object, ticket);
-        ticket
+        }
+    }
+
+    /// From now on the ticket holds the object, once more if it does so already.
+    pub(super) fn depart(&self, object: u64, ticket: u64) {
+        self.tell(&mut self.lock(), Kind::Ticket, object, ticket);
+    }
+
+    /// A ticket that nobody will use holds the object no more.
+    pub(super) fn take_back(&self, object: u64, ticket: u64) {
+        let mut state = self.lock();
+        self.claim_in(&mut state, object, ticket);
+        self.release_in(&mut state, object);
     }
 
     /// The server says that this process holds these objects, because their proxies are in an

@@ -19,6 +19,7 @@ use super::message::Message;
 use super::pending::{Reply, Request};
 use super::socket;
 use crate::deadline::Deadline;
+use crate::departures::Departures;
 use crate::reactor::{self, Watch};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -34,26 +35,28 @@ impl Connection {
     pub(super) fn request(&self, message: Message, deadline: Deadline) -> Result<Reply, CallError> {
         self.attach(deadline)?;
         let mut state = self.lock();
-        let number = self.start(&mut state, message);
+        let (number, _departures) = self.start(&mut state, message);
         self.wait_for(state, number, deadline)
     }
 
     /// Sends a request.
     pub(super) fn send(&self, message: Message) -> u64 {
-        self.start(&mut self.lock(), message)
+        let (number, _departures) = self.start(&mut self.lock(), message);
+        number
     }
 
-    fn start(&self, state: &mut State, mut message: Message) -> u64 {
+    /// What it counts is to be dropped with no lock held: to take it back may need one.
+    fn start(&self, state: &mut State, mut message: Message) -> (u64, Departures) {
         let number = state.pending.add();
-        let departures = std::mem::take(&mut message.departures);
+        let mut departures = std::mem::take(&mut message.departures);
         let bytes = message.numbered(number).finish();
         // What a dead connection is given goes nowhere. What waits for room may arrive.
         if !self.is_dead() {
-            departures.sent();
+            departures.away();
         }
         self.transmit(state, &bytes);
         super::buffer::give(bytes);
-        number
+        (number, departures)
     }
 
     /// Waits for the answer to a request that was sent.

@@ -6,8 +6,9 @@ use super::connection::Connection;
 use super::context::{self, Link};
 use super::endpoint::Endpoint;
 use super::fork;
-use super::objects;
+use super::objects::{self, Objects};
 use crate::deadline::Deadline;
+use crate::departures::{Counted, Departures};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::sync::{Arc, OnceLock};
 
@@ -140,7 +141,7 @@ impl Serialize for Handle {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let wire = match self.near() {
             true => Wire::Near(self.object),
-            false => Wire::Far((*self.endpoint).clone(), self.object, self.ticket()),
+            false => Wire::Far((*self.endpoint).clone(), self.object, self.depart()),
         };
         wire.serialize(serializer)
     }
@@ -169,12 +170,55 @@ impl Handle {
         })
     }
 
-    fn ticket(&self) -> u64 {
+    /// The ticket that holds the object from now on.
+    fn depart(&self) -> u64 {
         let deadline = context::deadline();
-        match self.route(deadline) {
-            Route::Here => objects::with(|objects| objects.own_ticket(self.object)).unwrap_or(0),
-            Route::There(connection) => connection.ticket(self.object, deadline),
+        let route = self.route(deadline);
+        let ticket = match &route {
+            Route::Here => objects::with(Objects::new_ticket).unwrap_or(0),
+            Route::There(connection) => connection.new_ticket(deadline),
+        };
+        Departures::count(OnItsWay {
+            route,
+            object: self.object,
+            ticket,
+        });
+        ticket
+    }
+}
+
+/// A proxy on its way to anybody.
+struct OnItsWay {
+    route: Route,
+    object: u64,
+    ticket: u64,
+}
+
+impl Counted for OnItsWay {
+    fn depart(&self) {
+        match &self.route {
+            Route::Here => {
+                objects::with(|objects| objects.add_ticket(self.object, self.ticket, None));
+            }
+            // A fork has no say in it.
+            Route::There(connection) if connection.is_ours() => {
+                connection.depart(self.object, self.ticket);
+            }
+            Route::There(_) => {}
         }
+    }
+
+    fn take_back(&self) {
+        match &self.route {
+            Route::Here => use_own_ticket(self.object, self.ticket),
+            Route::There(connection) => connection.take_back(self.object, self.ticket),
+        }
+    }
+}
+
+fn use_own_ticket(object: u64, ticket: u64) {
+    if objects::with(|objects| objects.use_ticket(object, ticket)) == Some(true) {
+        objects::release(object, 1);
     }
 }
 
@@ -208,10 +252,7 @@ fn near(object: u64) -> Option<Handle> {
 fn far(endpoint: Endpoint, object: u64, ticket: u64) -> Handle {
     if objects::serves(&endpoint.id) {
         let handle = Handle::own(object);
-        let used = objects::with(|objects| objects.use_ticket(ticket)).flatten();
-        if let Some(object) = used {
-            objects::release(object, 1);
-        }
+        use_own_ticket(object, ticket);
         if let Some(handle) = handle {
             return handle;
         }

@@ -13,6 +13,7 @@ use super::method::{Method, Value, wrong_type};
 use crate::panic::{self, Panic};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,9 +27,10 @@ pub(super) struct Objects {
     slots: Vec<Slot>,
     free: Vec<u32>,
     living: usize,
-    tickets: HashMap<u64, Transit>,
+    /// By object and ticket.
+    tickets: HashMap<(u64, u64), Transit>,
     /// Tickets used before their sender's message came.
-    used: HashMap<u64, Instant>,
+    used: HashMap<(u64, u64), Instant>,
     tickets_issued: u64,
     /// When the next of either is to be forgotten, at the earliest.
     expiry: Option<Instant>,
@@ -54,7 +56,8 @@ struct Object {
 
 /// A proxy on its way.
 struct Transit {
-    object: u64,
+    /// How often its bytes were sent, and not received yet.
+    count: u64,
     /// The connection of who sent it; `None` if that has ended, or is the server.
     sender: Option<u64>,
     expires: Option<Instant>,
@@ -325,37 +328,37 @@ impl Objects {
 
     /// A proxy is on its way: the ticket holds the object until somebody uses it.
     pub(super) fn add_ticket(&mut self, object: u64, ticket: u64, sender: Option<u64>) {
-        if self.used.remove(&ticket).is_some() || !self.hold(object) {
+        if self.used.remove(&(object, ticket)).is_some() || !self.hold(object) {
             return;
         }
-        let transit = Transit {
-            object,
+        let transit = self.tickets.entry((object, ticket)).or_insert(Transit {
+            count: 0,
             sender,
             expires: None,
-        };
-        self.tickets.insert(ticket, transit);
+        });
+        transit.count += 1;
     }
 
     /// A ticket for a proxy that the server itself sends.
-    pub(super) fn own_ticket(&mut self, object: u64) -> u64 {
+    pub(super) fn new_ticket(&mut self) -> u64 {
         self.tickets_issued += 1;
         // Clients' tickets have their connection's number, from 1, in the upper half.
-        let ticket = self.tickets_issued & u64::from(u32::MAX);
-        self.add_ticket(object, ticket, None);
-        ticket
+        self.tickets_issued & u64::from(u32::MAX)
     }
 
-    /// A ticket arrived: the object it held, whose hold is the caller's to end.
-    pub(super) fn use_ticket(&mut self, ticket: u64) -> Option<u64> {
-        match self.tickets.remove(&ticket) {
-            Some(transit) => Some(transit.object),
-            None => {
-                let until = Instant::now() + MEMORY;
-                self.used.insert(ticket, until);
-                self.expire_at(until);
-                None
-            }
+    /// A ticket arrived: whether it held the object; that hold is the caller's to end.
+    pub(super) fn use_ticket(&mut self, object: u64, ticket: u64) -> bool {
+        let Entry::Occupied(mut transit) = self.tickets.entry((object, ticket)) else {
+            let until = Instant::now() + MEMORY;
+            self.used.insert((object, ticket), until);
+            self.expire_at(until);
+            return false;
+        };
+        transit.get_mut().count -= 1;
+        if transit.get().count == 0 {
+            transit.remove();
         }
+        true
     }
 
     /// A client has gone: its proxies on their way have so much time to arrive.
@@ -384,8 +387,9 @@ impl Objects {
         self.expiry
     }
 
-    /// The objects whose tickets nobody used in time; their holds are the caller's to end.
-    pub(super) fn expire(&mut self) -> Vec<u64> {
+    /// The objects whose tickets nobody used in time, and how many holds those were: the caller's
+    /// to end.
+    pub(super) fn expire(&mut self) -> Vec<(u64, u64)> {
         let now = Instant::now();
         if self.expiry.is_none_or(|date| date > now) {
             return Vec::new();
@@ -394,7 +398,8 @@ impl Objects {
         let late = self
             .tickets
             .extract_if(|_, t| t.expires.is_some_and(|at| at <= now));
-        let late = late.map(|(_, transit)| transit.object).collect();
+        let late = late.map(|((object, _), transit)| (object, transit.count));
+        let late = late.collect();
         let tickets = self.tickets.values().filter_map(|t| t.expires);
         self.expiry = tickets.chain(self.used.values().copied()).min();
         late
@@ -443,5 +448,22 @@ mod tests {
             let thread = std::thread::Builder::new().stack_size(1 << 20);
             thread.spawn(drop_a_chain).unwrap().join().unwrap();
         });
+    }
+
+    #[test]
+    fn bytes_that_are_sent_twice_hold_until_they_are_received_twice() {
+        install(Endpoint::of_nobody().into(), Duration::ZERO);
+        let object = with(|objects| objects.add(Box::new(0u8), "u8")).unwrap();
+        let use_ticket = |object| with(|objects| objects.use_ticket(object, 7)).unwrap();
+        with(|objects| {
+            objects.add_ticket(object, 7, Some(1));
+            objects.add_ticket(object, 7, Some(1));
+        });
+        assert!(!use_ticket(object + 1), "it is for one object");
+        assert!(use_ticket(object));
+        with(|objects| objects.sender_gone(1));
+        let late = with(Objects::expire).unwrap();
+        assert_eq!(late, [(object, 1)]);
+        assert!(!use_ticket(object));
     }
 }

@@ -439,3 +439,53 @@ fn a_function_uses_a_proxy_that_another_thread_of_the_manager_received() {
         assert_eq!(received, Ok(7));
     });
 }
+
+#[test]
+fn a_proxy_that_could_not_be_sent_holds_nothing() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let queue: Queue<Proxy<u64>> = Queue::builder().items(1).build().unwrap();
+        queue.put(manager.host(1u64).unwrap()).unwrap();
+        for _ in 0..3 {
+            let back = queue.try_put(manager.host(2u64).unwrap());
+            drop(back.unwrap_err());
+            assert_eq!(manager.count().unwrap(), 1);
+        }
+        drop(queue.get().unwrap());
+        assert_eq!(manager.count().unwrap(), 0);
+        // The same in a function of the manager.
+        let keep = |value: &mut u64, queue: Queue<Proxy<u64>>, proxy: Proxy<u64>| {
+            queue.put(proxy.clone()).unwrap();
+            queue.try_put(proxy).unwrap_err();
+            *value
+        };
+        let (host, value) = (manager.host(5u64).unwrap(), manager.host(6u64).unwrap());
+        let kept = host.call(keep, (queue.clone(), value));
+        assert_eq!((kept, manager.count().unwrap()), (Ok(5), 2));
+        drop(queue.get().unwrap());
+        assert_eq!(manager.count().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_proxy_for_every_worker_of_a_pool_holds_its_value_as_long_as_the_pool() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let told: Queue<u64> = Queue::new().unwrap();
+        let begin = |value: Proxy<u64>, told: Queue<u64>| {
+            value.call(add, (1,)).unwrap();
+            told.put(value.call(get, ()).unwrap()).unwrap();
+        };
+        let pool = Pool::builder().workers(1);
+        let pool = pool.initializer(begin, (manager.host(0u64).unwrap(), told.clone()));
+        let pool = pool.build().unwrap();
+        assert_eq!(told.get_timeout(LONG), Ok(1));
+        // The first has had its own by now, and dropped it; here comes the next.
+        pool.apply(|| -> u8 { std::process::abort() }, ())
+            .unwrap_err();
+        assert_eq!(told.get_timeout(LONG), Ok(2));
+        assert_eq!(manager.count().unwrap(), 1);
+        drop(pool);
+        eventually("the value is dropped", || manager.count().unwrap() == 0);
+    });
+}

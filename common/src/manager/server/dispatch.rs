@@ -175,13 +175,13 @@ fn claim(mut body: Body<'_>, holds: &mut Holds) -> Option<()> {
     let (object, ticket) = (body.number()?, body.number()?);
     let used = match ticket {
         0 => None,
-        ticket => objects::with(|objects| objects.use_ticket(ticket)).flatten(),
+        ticket => objects::with(|objects| objects.use_ticket(object, ticket)),
     };
     let held = objects::with(|objects| objects.hold(object)).unwrap_or(false);
     if held {
         *holds.0.entry(object).or_default() += 1;
     }
-    if let Some(object) = used {
+    if used == Some(true) {
         objects::release(object, 1);
     }
     Some(())

@@ -203,8 +203,8 @@ impl Server {
             }
         }
         let late = objects::with(|objects| objects.expire());
-        for object in late.into_iter().flatten() {
-            objects::release(object, 1);
+        for (object, count) in late.into_iter().flatten() {
+            objects::release(object, count);
         }
     }
 
