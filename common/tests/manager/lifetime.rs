@@ -369,42 +369,6 @@ fn a_proxy_beside_something_whose_writing_panics_holds_nothing() {
 }
 
 #[test]
-fn connections_to_managers_that_have_ended_do_not_add_up() {
-    isolated(|| {
-        let proxies: Queue<Proxy<u64>> = Queue::new().unwrap();
-        let serve = |proxies: Queue<Proxy<u64>>, used: Event| {
-            let manager = Manager::new().unwrap();
-            proxies.put(manager.host(1u64).unwrap()).unwrap();
-            used.wait();
-        };
-        let round = || {
-            let used = Event::new().unwrap();
-            let process = Process::spawn(serve, (proxies.clone(), used.clone())).unwrap();
-            assert_eq!(proxies.get().unwrap().call(get, ()).unwrap(), 1);
-            used.set();
-            process.join().unwrap();
-        };
-        let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        round();
-        let before = files();
-        (0..3).for_each(|_| round());
-        assert!(files() <= before);
-        // With the next one the last one goes, too.
-        drop(Manager::new().unwrap());
-    });
-}
-
-/// `isolated` looks for open files.
-#[test]
-fn a_proxy_whose_manager_has_ended_keeps_no_file_open() {
-    isolated(|| {
-        let value = Manager::new().unwrap().host(1u64).unwrap();
-        assert!(block_on(value.call_async(get, ())).is_err());
-        std::mem::forget(value);
-    });
-}
-
-#[test]
 fn a_thread_of_the_manager_holds_a_value_for_as_long_as_it_has_the_proxy() {
     isolated(|| {
         let manager = Manager::new().unwrap();
@@ -487,5 +451,41 @@ fn a_proxy_for_every_worker_of_a_pool_holds_its_value_as_long_as_the_pool() {
         assert_eq!(manager.count().unwrap(), 1);
         drop(pool);
         eventually("the value is dropped", || manager.count().unwrap() == 0);
+    });
+}
+
+#[test]
+fn connections_to_managers_that_have_ended_do_not_add_up() {
+    isolated(|| {
+        let proxies: Queue<Proxy<u64>> = Queue::new().unwrap();
+        let serve = |proxies: Queue<Proxy<u64>>, used: Event| {
+            let manager = Manager::new().unwrap();
+            proxies.put(manager.host(1u64).unwrap()).unwrap();
+            used.wait();
+        };
+        let round = || {
+            let used = Event::new().unwrap();
+            let process = Process::spawn(serve, (proxies.clone(), used.clone())).unwrap();
+            assert_eq!(proxies.get().unwrap().call(get, ()).unwrap(), 1);
+            used.set();
+            process.join().unwrap();
+        };
+        let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        round();
+        let before = files();
+        (0..3).for_each(|_| round());
+        assert!(files() <= before);
+        // With the next one the last one goes, too.
+        drop(Manager::new().unwrap());
+    });
+}
+
+/// `isolated` looks for open files.
+#[test]
+fn a_proxy_whose_manager_has_ended_keeps_no_file_open() {
+    isolated(|| {
+        let value = Manager::new().unwrap().host(1u64).unwrap();
+        assert!(block_on(value.call_async(get, ())).is_err());
+        std::mem::forget(value);
     });
 }

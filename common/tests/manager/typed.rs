@@ -143,7 +143,10 @@ fn dictionaries() {
             .set(8, "eight".into())
             .unwrap();
         assert_eq!(dict.len().unwrap(), 2);
+        // Goes over a copy: nothing that happens meanwhile disturbs it.
+        let mut items = dict.items().unwrap().into_iter();
         dict.clear().unwrap();
+        assert!(items.next().is_some() && items.next().is_some() && items.next().is_none());
         assert!(outer.get(0).unwrap().unwrap().is_empty().unwrap());
     });
 }
