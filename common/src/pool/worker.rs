@@ -154,18 +154,20 @@ impl Runner for OneByOne {
         let mut answers = Answers::new(&port, state);
         let mut message = Vec::new();
         let mut tasks = 0;
-        while !limits.reached(tasks) {
-            // Closed, or broken: in both cases there is nothing left to do here.
-            let Ok(taken) = port.take(&mut message, Deadline::Never) else {
+        // Closed, or broken: in both cases there is nothing left to do here.
+        while let Ok(taken) = port.take(&mut message, Deadline::Never) {
+            if !port.start(&taken) {
+                continue;
+            }
+            answers.open(&taken);
+            let ran = taken
+                .function::<Chunk>()
+                .and_then(|chunk| chunk.run(taken.items(&message), &mut answers));
+            answers.close(ran);
+            tasks += taken.header.count;
+            // Not before the first: the next worker could hold as much when it begins.
+            if limits.reached(tasks) {
                 return;
-            };
-            if port.start(&taken) {
-                answers.open(&taken);
-                let ran = taken
-                    .function::<Chunk>()
-                    .and_then(|chunk| chunk.run(taken.items(&message), &mut answers));
-                answers.close(ran);
-                tasks += taken.header.count;
             }
         }
     }

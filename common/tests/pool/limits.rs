@@ -115,5 +115,10 @@ fn memory_limits() {
             .unwrap();
         let pids: Result<HashSet<u32>, _> = pool.imap(leak, [20 << 20; 12]).collect();
         assert!(pids.unwrap().len() >= 3);
+        // One that holds more from the beginning does one task.
+        let pool = Pool::builder().workers(1).max_memory_per_worker(1);
+        let pool = pool.build().unwrap();
+        let pids: Result<HashSet<u32>, _> = pool.imap(leak, [1; 3]).collect();
+        assert_eq!(pids.unwrap().len(), 3);
     });
 }
