@@ -35,7 +35,8 @@ impl Pool {
     /// The input is drawn lazily: at most a window of twice as many chunks as there are workers
     /// is ahead of what was taken, so an endless input works in bounded memory. A chunk is one
     /// item unless [`chunk_size`](IMap::chunk_size) says otherwise. An item that fails is an
-    /// error in its place; the next ones follow.
+    /// error in its place; the next ones follow. Where the pool has ended that is told once, behind
+    /// what was drawn before, as the last.
     ///
     /// ```
     /// # let pool = common::pool::Pool::new(2)?;
@@ -139,6 +140,8 @@ impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
         if !self.engine.is_owner() {
             let owner = self.engine.owner;
             self.refused.get_or_insert(TaskError::NotOwner { owner });
+        } else if self.engine.is_over() {
+            self.refused.get_or_insert(TaskError::Closed);
         }
         let mut items = Items::new(Buffer::default(), self.drawn);
         while items.len() < self.chunk && self.unfit.is_none() {

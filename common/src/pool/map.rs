@@ -204,7 +204,7 @@ impl Pool {
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let job = self.spread(Plan::of::<F, (A,)>(f), alone(items), true)?;
+        let job = self.spread(Plan::of::<F, (A,)>(f).hasty(), alone(items), true)?;
         wait_job(&self.engine, &job, Deadline::Never, || {
             job.is_finished() || job.has_failed()
         });
@@ -257,12 +257,14 @@ impl Pool {
         for item in items {
             if let Err(error) = lot.push(&item) {
                 self.engine.end_job(&job, TaskError::Encode(error), false);
-                break;
-            }
-            if is_full(&lot, job.chunking.size()) {
+            } else if is_full(&lot, job.chunking.size()) {
                 let next = Items::new(spares.take(), lot.base + lot.len());
                 self.engine.submit(&job, std::mem::replace(&mut lot, next));
                 self.engine.make_way(&job, leading);
+            }
+            // The input may be endless.
+            if job.is_finished() || plan.hasty && job.has_failed() {
+                break;
             }
         }
         if lot.len() > 0 {
@@ -293,6 +295,8 @@ pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) entry: Result<EntryRef, BadEntry>,
     size: Option<usize>,
+    /// Whether the first error ends it.
+    hasty: bool,
 }
 
 impl Plan {
@@ -306,6 +310,7 @@ impl Plan {
             name: type_name::<F>(),
             entry: Chunk::entry::<F, A>(f),
             size: None,
+            hasty: false,
         }
     }
 
@@ -321,11 +326,17 @@ impl Plan {
             name: type_name::<F>(),
             entry: Chunk::entry_with::<F, S, A, R>(f),
             size: None,
+            hasty: false,
         }
     }
 
     fn chunks(mut self, size: usize) -> Self {
         self.size = Some(size.max(1));
+        self
+    }
+
+    fn hasty(mut self) -> Self {
+        self.hasty = true;
         self
     }
 }

@@ -3,8 +3,9 @@
 use super::{nap, pool, refuse_odd, square};
 use common::pool::TaskError;
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 use testkit::isolated;
 
@@ -283,5 +284,39 @@ fn map_does_not_fail_fast_and_try_map_does() {
         assert!(pool.try_map(slow_panic, [0, 600_000]).is_err());
         assert!(start.elapsed() < Duration::from_secs(300));
         assert_eq!(pool.try_map(square, 0..3), Ok(vec![0, 1, 4]));
+    });
+}
+
+/// An input may be endless where something else ends the call.
+#[test]
+fn no_more_is_drawn_when_it_is_over() {
+    isolated(|| {
+        let pool = pool(2);
+        let error = pool.try_map(refuse_odd, 0..).unwrap_err();
+        assert!(matches!(error, TaskError::Panicked { .. }), "{error}");
+
+        let mut squares = pool.imap(square, 0..);
+        let mut unordered = pool.imap_unordered(square, 0..);
+        assert_eq!(squares.next(), Some(Ok(0)));
+        assert!(unordered.next().unwrap().is_ok());
+        thread::scope(|scope| {
+            let (begun, begins) = mpsc::channel();
+            let drawn = (0..).inspect(move |n| {
+                if *n == 1000 {
+                    begun.send(()).unwrap()
+                }
+            });
+            let mapping = scope.spawn(|| pool.map(square, drawn));
+            begins.recv().unwrap();
+            pool.terminate();
+            let error = mapping.join().unwrap().unwrap_err();
+            assert!(
+                matches!(error, TaskError::Cancelled | TaskError::Closed),
+                "{error}"
+            );
+        });
+        // What was drawn before, and the reason once.
+        assert_eq!(squares.last(), Some(Err(TaskError::Closed)));
+        assert_eq!(unordered.last(), Some(Err(TaskError::Closed)));
     });
 }
