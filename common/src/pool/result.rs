@@ -171,6 +171,10 @@ impl<R: 'static> AsyncResult<R> {
             None => self.engine.lead.hurry(),
             Some(late) => {
                 let late = self.engine.call_soon(vec![(late, self.job.clone())]);
+                // Who is to call it may be asleep until there are more results.
+                if self.engine.lead.is_someone_elses() {
+                    self.engine.results.kick();
+                }
                 self.engine.call_now(late);
             }
         }

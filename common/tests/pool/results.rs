@@ -47,6 +47,30 @@ fn callbacks() {
     });
 }
 
+/// The thread that calls it may be asleep until there are more results.
+#[test]
+fn a_late_callback_is_called_at_once() {
+    isolated(|| {
+        let pool = pool(2);
+        let slow = pool.apply_async(nap, (60_000,));
+        let quick = pool.apply_async(square, (3,));
+        while !quick.is_ready() {
+            sleep(Duration::from_millis(1));
+        }
+        let (tell, hear) = mpsc::channel();
+        let start = Instant::now();
+        for _ in 0..10 {
+            // Until it is asleep.
+            sleep(Duration::from_millis(10));
+            let told = tell.clone();
+            quick.on_success(move |nine| told.send(nine).unwrap());
+            assert_eq!(hear.recv(), Ok(9));
+        }
+        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(slow.cancel());
+    });
+}
+
 /// A callback may use the pool and may end it.
 #[test]
 fn a_callback_submits_and_terminates() {
