@@ -357,7 +357,10 @@ fn wait_some<R>(results: &[AsyncResult<R>], completions: &Completions, deadline:
         return;
     }
     // Of several pools: each pool's own thread takes the results.
-    results.iter().for_each(|one| one.engine.lead.hurry());
+    for one in results {
+        one.engine.has_answers();
+        one.engine.lead.hurry();
+    }
     while !completions.has_some() && !deadline.passed() {
         thread::park_timeout(deadline.at_most(Duration::from_millis(100)));
         completions.set_waiter(this_thread());

@@ -1,7 +1,7 @@
 //! Tasks that use a pool: one of their own, or that which they run in.
 
-use super::{pool, square};
-use common::pool::{Pool, PoolError, TaskError};
+use super::{pool, square, wait_until_running};
+use common::pool::{Pool, PoolError, TaskError, wait_any};
 use common::process::{self, Process, StartMethod};
 use common::sync::Event;
 use futures::executor::block_on;
@@ -44,12 +44,17 @@ fn a_copy_of_the_pool_in_a_fork_is_refused() {
         let gates = [(); 2].map(|()| pool.apply_async(|go: Event| go.wait(), (go.clone(),)));
         sum += some.next().unwrap().unwrap() + any.next().unwrap().unwrap();
         let queued = pool.map_async(square, 0..4);
+        let other = Pool::new(1).unwrap();
+        let of_two =
+            [&pool, &other].map(|pool| pool.apply_async(|go: Event| go.wait(), (go.clone(),)));
+        wait_until_running(&other, 1);
         // SAFETY: glibc keeps its own locks right, the copy takes none that a thread of the pool
         // may have held, and the child ends without a destructor of this process.
         #[allow(unsafe_code)]
         let forked = unsafe { nix::unistd::fork() }.unwrap();
         let ForkResult::Parent { child } = forked else {
             let refused = std::panic::AssertUnwindSafe(|| {
+                assert!(wait_any(&of_two, None).is_some());
                 let error = TaskError::NotOwner { owner };
                 assert_eq!(pool.apply(square, (3,)), Err(error.clone()));
                 assert_eq!(pool.apply_async(square, (3,)).get(), Err(error.clone()));
@@ -80,7 +85,7 @@ fn a_copy_of_the_pool_in_a_fork_is_refused() {
         };
         assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
         go.set();
-        assert!(gates.iter().all(|gate| gate.get().is_ok()));
+        assert!(gates.iter().chain(&of_two).all(|gate| gate.get().is_ok()));
         assert_eq!(queued.get(), Ok(vec![0, 1, 4, 9]));
         sum += some.chain(any).map(Result::unwrap).sum::<u64>();
         assert_eq!(sum, 2 * (0..40).map(square).sum::<u64>());
