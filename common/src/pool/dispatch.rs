@@ -203,8 +203,9 @@ impl Core {
     }
 
     pub(super) fn backlog_tasks(&self) -> usize {
-        self.backlog
-            .iter()
+        let waiting = self.backlog.iter();
+        waiting
+            .filter(|pending| !pending.job.is_finished())
             .map(|pending| pending.to - pending.from)
             .sum()
     }

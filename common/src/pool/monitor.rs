@@ -222,27 +222,18 @@ impl Engine {
         finished: &mut Finished,
     ) {
         let word = self.claims.word(cell);
-        let Some(flight) = core.flights[cell].as_mut() else {
+        let Some(flight) = &core.flights[cell] else {
             return;
         };
         if !word.is_for(flight.id) || !word.stage().is_held() || word.worker() != dead.worker {
             return;
         }
-        // What it had done and not sent.
-        if let Some((first, count, bytes)) = self.claims.salvage(dead.worker, flight.id)
-            && first == flight.done
-            && count <= flight.len() - first
-        {
-            flight
-                .job
-                .done(flight.index(first), count, &bytes, finished);
-            flight.done += count;
-        }
-        let item = self.claims.progress(cell).0.min(flight.len());
-        let begun = word.stage() != Stage::Taken;
+        self.salvage(core, cell, dead, finished);
         let Some(mut flight) = core.leave(cell, self) else {
             return;
         };
+        let item = self.claims.progress(cell).0.min(flight.len());
+        let begun = word.stage() != Stage::Taken;
         // A chunk that begins is read as a whole.
         flight.recall(begun);
         let done = flight.done;
@@ -277,6 +268,32 @@ impl Engine {
         let tasks = flight.index(done)..flight.index(next);
         flight.job.fail(tasks, error, finished);
         core.put_back(flight, next, 0);
+    }
+
+    /// Answers what a dead worker had done of a chunk and not sent.
+    fn salvage(&self, core: &mut Core, cell: usize, dead: Dead, finished: &mut Finished) {
+        let Some(flight) = core.flights[cell].as_mut() else {
+            return;
+        };
+        let Some((first, count, bytes)) = self.claims.salvage(dead.worker, flight.id) else {
+            return;
+        };
+        if first != flight.done || count > flight.len() - first {
+            return;
+        }
+        let index = flight.index(first);
+        flight.job.done(index, count, &bytes, finished);
+        flight.done += count;
+        if let Some(tally) = core.tallies.get_mut(dead.worker) {
+            tally.tasks += count as u64;
+        }
+        self.emit(finished, || Event::TaskEnded {
+            pid: dead.pid,
+            task: flight.job.task(index),
+            tasks: count,
+            ok: true,
+            took: Duration::ZERO,
+        });
     }
 
     /// A worker that died while it received a message longer than the ring took it along, without

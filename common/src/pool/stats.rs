@@ -72,7 +72,7 @@ pub enum Event {
         tasks: usize,
         /// Whether they have results.
         ok: bool,
-        /// How long they took together.
+        /// How long they took together; zero if their worker died before it could tell.
         took: Duration,
     },
 }

@@ -1,6 +1,6 @@
 //! Deaths at each step of a worker's round, one by one.
 
-use super::{Pool, TaskError, lock};
+use super::{Event, Pool, PoolBuilder, TaskError, lock};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use std::path::PathBuf;
@@ -31,15 +31,16 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn dying(step: &str, retries: u32) -> (Pool, PathBuf) {
-    let done = file(&format!("{step}-{retries}"));
+    let (builder, done) = describe_dying(step, &format!("{step}-{retries}"));
+    (builder.retries(retries).build().unwrap(), done)
+}
+
+fn describe_dying(step: &str, name: &str) -> (PoolBuilder, PathBuf) {
+    let done = file(name);
     let _ = std::fs::remove_file(&done);
-    let pool = Pool::builder()
-        .workers(2)
-        .retries(retries)
-        .initializer(die_at, (step.to_string(), done.clone()))
-        .build()
-        .unwrap();
-    (pool, done)
+    let args = (step.to_string(), done.clone());
+    let builder = Pool::builder().workers(2).initializer(die_at, args);
+    (builder, done)
 }
 
 fn square(x: u64) -> u64 {
@@ -47,7 +48,7 @@ fn square(x: u64) -> u64 {
 }
 
 /// Runs 60 tasks while a worker dies at `step`; how many tasks that cost.
-fn lost_by(step: &str, chunk: usize) -> usize {
+fn lost_by(step: &str, chunk: usize) -> u64 {
     let (pool, done) = dying(step, 0);
     let each: Vec<_> = pool.imap(square, 0..60).chunk_size(chunk).collect();
     assert_eq!(each.len(), 60, "{step}");
@@ -64,6 +65,9 @@ fn lost_by(step: &str, chunk: usize) -> usize {
     }
     assert!(done.exists(), "{step}: nobody died");
     assert_eq!(pool.apply(square, (3,)), Ok(9), "{step}");
+    let workers = pool.stats().workers;
+    let answered: u64 = workers.iter().map(|worker| worker.tasks).sum();
+    assert_eq!(answered, 61 - lost, "{step}");
     std::fs::remove_file(done).unwrap();
     lost
 }
@@ -89,6 +93,25 @@ fn what_was_done_is_not_lost() {
     assert_eq!(lost_by("send: after", 1), 0);
     assert_eq!(lost_by("send: after", 10), 0);
     assert_eq!(lost_by("item: kept", 10), 0);
+}
+
+#[test]
+fn what_was_done_and_not_sent_is_told() {
+    let (builder, done) = describe_dying("item: kept", "told");
+    let (tell, told) = std::sync::mpsc::channel();
+    let builder = builder.on_event(move |event| {
+        if let Event::TaskEnded { tasks, ok, .. } = event {
+            assert!(ok);
+            tell.send(*tasks).unwrap();
+        }
+    });
+    let pool = builder.build().unwrap();
+    let squares: Vec<u64> = (0..10).map(square).collect();
+    assert_eq!(pool.map_chunked(square, 0..10, 10), Ok(squares));
+    assert!(done.exists());
+    std::fs::remove_file(done).unwrap();
+    drop(pool);
+    assert_eq!(told.iter().sum::<usize>(), 10);
 }
 
 #[test]

@@ -187,6 +187,22 @@ fn cancelling() {
 }
 
 #[test]
+fn what_was_cancelled_is_not_queued() {
+    isolated(|| {
+        let pool = pool(1);
+        // More than there is room for in the table of what is under way.
+        let naps: Vec<_> = (0..1500)
+            .map(|_| pool.apply_async(nap, (60_000,)))
+            .collect();
+        wait_until_running(&pool, 1);
+        assert_eq!(pool.stats().queued, 1499);
+        assert!(naps[1400].cancel());
+        assert_eq!(pool.stats().queued, 1498);
+        pool.terminate();
+    });
+}
+
+#[test]
 fn results_nobody_reads() {
     isolated(|| {
         let pool = Pool::builder()
