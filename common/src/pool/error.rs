@@ -139,7 +139,8 @@ fn at(location: &Option<String>) -> String {
         .unwrap_or_default()
 }
 
-fn ending(status: Option<ExitStatus>) -> String {
+/// How a worker ended, with the usual cause.
+pub(super) fn ending(status: Option<ExitStatus>) -> String {
     let Some(status) = status else {
         return "how is not known".into();
     };

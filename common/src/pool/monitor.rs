@@ -11,7 +11,7 @@ use super::claims::{Stage, now_nanos};
 use super::deadlock::Sleepers;
 use super::dispatch::{Core, Fate, Phase};
 use super::engine::Engine;
-use super::error::{TaskError, TaskId};
+use super::error::{TaskError, TaskId, ending};
 use super::job::Finished;
 use super::stats::Event;
 use super::{lock, wait_for};
@@ -202,6 +202,12 @@ impl Engine {
         if self.claims.is_ready(worker) {
             watch.unready = 0;
         } else {
+            // One that could be told why says so and exits well.
+            if !status.is_some_and(|status| status.success()) {
+                let how = ending(status);
+                let reason = format!("worker {pid} died before it was ready to work: {how}");
+                lock(&self.core).unready = Some(reason);
+            }
             match watch.discounted.iter().position(|&other| other == pid) {
                 Some(at) => drop(watch.discounted.swap_remove(at)),
                 None => watch.unready += 1,
@@ -354,7 +360,7 @@ impl Engine {
             return;
         }
         if watch.unready >= UNREADY {
-            let reason = lock(&self.core).unready.clone();
+            let reason = lock(&self.core).unready.take();
             let reason = reason
                 .unwrap_or_else(|| "the last workers died before they were ready to work".into());
             let processes = lock(&self.crew).processes();

@@ -7,6 +7,7 @@ use common::sync::Event as Gate;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -122,6 +123,27 @@ fn an_initializer_that_fails_is_told_and_not_tried_for_ever() {
         let error = pool.apply(square, (1,)).unwrap_err();
         assert!(error.to_string().contains("no licence"), "{error}");
         assert!(pool.apply(square, (1,)).is_err());
+    });
+}
+
+/// How the last ones have died; what others have said before is old.
+#[test]
+fn an_initializer_that_kills_its_worker_is_told() {
+    isolated(|| {
+        fn initialize(licence: PathBuf) {
+            assert!(licence.exists(), "no licence");
+            std::process::abort();
+        }
+        let licence = std::env::temp_dir().join(format!("pool-licence-{}", std::process::id()));
+        let builder = Pool::builder().workers(1);
+        let builder = builder.initializer(initialize, (licence.clone(),));
+        let pool = builder.build().unwrap();
+        let error = pool.apply(square, (1,)).unwrap_err();
+        assert!(error.to_string().contains("no licence"), "{error}");
+        std::fs::write(&licence, "").unwrap();
+        let error = pool.apply(square, (1,)).unwrap_err();
+        std::fs::remove_file(&licence).unwrap();
+        assert!(error.to_string().contains("SIGABRT"), "{error}");
     });
 }
 
