@@ -72,7 +72,7 @@ impl Engine {
                 ..RingConfig::default()
             })
         };
-        let (alarm_end, alarm) = std::io::pipe().map_err(PoolError::Thread)?;
+        let (alarm_end, alarm) = std::io::pipe().map_err(PoolError::Pipe)?;
         let cells = settings.cells;
         Ok(Arc::new(Engine {
             owner: std::process::id(),

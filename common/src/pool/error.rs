@@ -222,6 +222,12 @@ pub enum PoolError {
     /// The shared memory cannot be had.
     #[error(transparent)]
     Memory(#[from] ShmError),
+    /// The pipe that wakes the pool's own thread cannot be had.
+    #[error(
+        "the pipe that wakes the pool's monitor cannot be had: {0} (raise `ulimit -n`, or drop \
+         handles that are no longer needed)"
+    )]
+    Pipe(std::io::Error),
     /// A thread of the pool cannot be started.
     #[error("a thread of the pool cannot be started: {0}")]
     Thread(std::io::Error),

@@ -6,6 +6,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use serde_bytes::ByteBuf;
 use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use testkit::{isolated, isolated_for, soak};
@@ -20,6 +22,21 @@ fn a_pool_that_cannot_start_leaves_nothing() {
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         assert!(error.to_string().contains("worker"), "{error}");
         assert_eq!(Pool::new(1).unwrap().apply(square, (2,)), Ok(4));
+    });
+}
+
+#[test]
+fn a_pool_without_descriptors_says_what_it_lacks() {
+    isolated(|| {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let next = File::open("/dev/null").unwrap().as_raw_fd();
+        setrlimit(Resource::RLIMIT_NOFILE, next as u64, hard).unwrap();
+        let error = Pool::new(1).unwrap_err().to_string();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert!(
+            error.contains("pipe") && error.contains("ulimit -n"),
+            "{error}"
+        );
     });
 }
 
