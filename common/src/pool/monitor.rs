@@ -148,6 +148,7 @@ impl Engine {
         };
         let mut core = lock(&self.core);
         let now = now_nanos();
+        let mut untaken = false;
         for cell in 0..core.flights.len() {
             let Some(flight) = core.flights[cell].as_mut() else {
                 continue;
@@ -167,8 +168,14 @@ impl Engine {
                     flight.fate = Some(Fate::TimedOut);
                     lock(&self.crew).kill(word.worker());
                 }
+                Stage::Sending => untaken = true,
                 _ => {}
             }
+        }
+        drop(core);
+        if untaken {
+            // There may be no room for it: who is to take the answers may still draw the items.
+            self.lead.hurry();
         }
     }
 

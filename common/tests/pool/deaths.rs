@@ -2,6 +2,7 @@
 
 use super::{died, nap, pids, square, wait_until_running};
 use common::pool::{Pool, TaskError};
+use common::sync::Event;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_bytes::ByteBuf;
@@ -166,6 +167,35 @@ fn a_deadline_kills_what_runs_and_what_is_stopped() {
         let each: Vec<_> = pool.imap(nap, [1, 60_000, 2]).chunk_size(3).collect();
         assert_eq!((&each[0], &each[2]), (&Ok(1), &Ok(2)));
         assert!(matches!(each[1], Err(TaskError::TimedOut { .. })));
+    });
+}
+
+/// The time until somebody takes the answer does not count: `map` may still draw the items.
+#[test]
+fn an_answer_that_has_to_wait_is_not_late() {
+    isolated(|| {
+        let builder = Pool::builder().workers(1).queue_bytes(1 << 16);
+        let pool = builder.task_timeout(Duration::from_millis(500));
+        let pool = pool.build().unwrap();
+        // Its thread that takes answers sleeps behind that.
+        assert_eq!(pool.apply(square, (3,)), Ok(9));
+        let last = Event::new().unwrap();
+        let answer = |(n, last): (u64, Event)| {
+            if n == 63 {
+                last.set();
+            }
+            // Longer than the ring.
+            ByteBuf::from(vec![0; 1 << 18])
+        };
+        let items = (0..65).map(|n| {
+            // Those before are handed over together.
+            if n == 64 {
+                last.wait_timeout(Duration::from_secs(10));
+            }
+            (n, last.clone())
+        });
+        let answers = pool.map(answer, items);
+        assert_eq!(answers.map(|all| all.len()), Ok(65));
     });
 }
 
