@@ -261,6 +261,12 @@ impl Claims {
 }
 
 impl Cell {
+    /// The chunk begins. That its first item does the cell says already; were it said here, and
+    /// the chunk cancelled meanwhile, it might be said of another chunk, which is further on.
+    pub(super) fn begin(&self, since: u64) {
+        self.since.store(since, Release);
+    }
+
     /// Item `item` of the chunk begins.
     #[inline]
     pub(super) fn begin_item(&self, item: usize, since: u64) {
@@ -327,6 +333,19 @@ mod tests {
         claims.free(id);
         assert!(!claims.step(id, 1, Stage::Running, Stage::Sending));
         assert!(!claims.step(ClaimId::new(9, 7), 0, Stage::Queued, Stage::Taken));
+    }
+
+    #[test]
+    fn who_begins_what_was_cancelled_sets_nobody_back() {
+        let claims = Claims::create(1, 2).unwrap();
+        let (cancelled, next) = (ClaimId::new(0, 1), ClaimId::new(0, 2));
+        claims.queue(cancelled);
+        assert!(claims.step(cancelled, 0, Stage::Queued, Stage::Taken));
+        assert!(claims.step(cancelled, 0, Stage::Taken, Stage::Cancelled));
+        claims.queue(next);
+        claims.cell(next).unwrap().begin_item(5, 0);
+        claims.cell(cancelled).unwrap().begin(1);
+        assert_eq!(claims.progress(0).0, 5);
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Port {
         if self.timed
             && let Some(cell) = self.claims.cell(taken.id)
         {
-            cell.begin_item(0, super::claims::now_nanos());
+            cell.begin(super::claims::now_nanos());
         }
         let started = self
             .claims
