@@ -1,15 +1,16 @@
 use super::*;
 use std::io;
 use std::path::PathBuf;
+use testkit::isolated;
 
 pub(super) fn file_of(segment: &Segment) -> PathBuf {
     name::path(segment.name()).unwrap()
 }
 
-/// Runs `f` in a forked child, which ends without running anything of this process's.
+/// Runs `f` in a forked child, which ends without running anything of this process's. For a
+/// process with one thread: another could be making a segment, under a lock.
 pub(super) fn forked(f: impl FnOnce() -> bool) {
-    // SAFETY: the child calls nothing that another thread of the test could hold a lock of,
-    // besides the allocator, which glibc makes usable after fork.
+    // SAFETY: this process has one thread (the caller's promise).
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(false);
@@ -107,53 +108,59 @@ fn a_handle_on_its_way_to_what_is_gone_is_an_error() {
 
 #[test]
 fn a_forked_childs_copy_does_not_destroy_the_owners() {
-    let segment = Segment::create(100).unwrap();
-    let copy = segment.clone();
-    forked(move || {
-        copy.write(0, b"child").unwrap();
-        drop(copy);
-        true
+    isolated(|| {
+        let segment = Segment::create(100).unwrap();
+        let copy = segment.clone();
+        forked(move || {
+            copy.write(0, b"child").unwrap();
+            drop(copy);
+            true
+        });
+        assert!(file_of(&segment).exists());
+        let mut bytes = [0; 5];
+        segment.read(0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"child");
     });
-    assert!(file_of(&segment).exists());
-    let mut bytes = [0; 5];
-    segment.read(0, &mut bytes).unwrap();
-    assert_eq!(&bytes, b"child");
 }
 
 #[test]
 fn a_handle_on_its_way_keeps_the_name() {
-    let segment = Segment::create(100).unwrap();
-    segment.write(0, b"x").unwrap();
-    let file = file_of(&segment);
-    let sent = crate::codec::encode(&segment).unwrap();
-    drop(segment);
-    assert!(file.exists(), "nobody has opened it yet");
-    forked(|| {
-        let segment: Segment = crate::codec::decode(&sent).unwrap();
-        let mut byte = [0];
-        segment.read(0, &mut byte).unwrap();
-        byte == *b"x"
+    isolated(|| {
+        let segment = Segment::create(100).unwrap();
+        segment.write(0, b"x").unwrap();
+        let file = file_of(&segment);
+        let sent = crate::codec::encode(&segment).unwrap();
+        drop(segment);
+        assert!(file.exists(), "nobody has opened it yet");
+        forked(|| {
+            let segment: Segment = crate::codec::decode(&sent).unwrap();
+            let mut byte = [0];
+            segment.read(0, &mut byte).unwrap();
+            byte == *b"x"
+        });
+        // The child has opened and dropped it: the next one to look removes the name.
+        drop(Segment::create(1).unwrap());
+        assert!(!file.exists());
     });
-    // The child has opened and dropped it: the next one to look removes the name.
-    drop(Segment::create(1).unwrap());
-    assert!(!file.exists());
 }
 
 #[test]
 fn what_a_killed_owner_left_is_swept() {
-    // H-022. Nothing warns of it: there is no tracker.
-    let (reader, writer) = io::pipe().unwrap();
-    forked(|| {
-        use io::Write;
-        let segment = Segment::create(1 << 20).unwrap();
-        (&writer).write_all(segment.name().as_bytes()).unwrap();
-        std::mem::forget(segment);
-        true // and `_exit`, as if killed
+    isolated(|| {
+        // H-022. Nothing warns of it: there is no tracker.
+        let (reader, writer) = io::pipe().unwrap();
+        forked(|| {
+            use io::Write;
+            let segment = Segment::create(1 << 20).unwrap();
+            (&writer).write_all(segment.name().as_bytes()).unwrap();
+            std::mem::forget(segment);
+            true // and `_exit`, as if killed
+        });
+        drop(writer);
+        let name = io::read_to_string(reader).unwrap();
+        let _any = Segment::create(1).unwrap();
+        assert!(!name::path(&name).unwrap().exists());
     });
-    drop(writer);
-    let name = io::read_to_string(reader).unwrap();
-    let _any = Segment::create(1).unwrap();
-    assert!(!name::path(&name).unwrap().exists());
 }
 
 #[test]
