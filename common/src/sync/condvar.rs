@@ -146,9 +146,11 @@ impl Condvar {
         mut guard: MutexGuard<'a, T>,
         mut condition: impl FnMut(&T) -> bool,
     ) -> Result<MutexGuard<'a, T>, MutexError> {
+        let died = guard.holder_died();
         while condition(&guard) {
-            guard = self.wait(guard)?;
+            (guard, _) = self.wait_untold(guard, Deadline::Never, Deadline::Never)?;
         }
+        guard.tell(died);
         Ok(guard)
     }
 
@@ -165,13 +167,14 @@ impl Condvar {
         timeout: Duration,
     ) -> Result<(MutexGuard<'a, T>, bool), MutexError> {
         let deadline = Deadline::after(timeout);
-        while condition(&guard) {
-            if deadline.passed() {
-                return Ok((guard, false));
-            }
-            (guard, _) = self.wait_until(guard, deadline, Deadline::Never)?;
+        let died = guard.holder_died();
+        let mut holds = condition(&guard);
+        while holds && !deadline.passed() {
+            (guard, _) = self.wait_untold(guard, deadline, Deadline::Never)?;
+            holds = condition(&guard);
         }
-        Ok((guard, true))
+        guard.tell(died);
+        Ok((guard, !holds))
     }
 
     /// Wakes one waiter, if there is one. Never blocks.
@@ -228,6 +231,19 @@ impl Condvar {
 
     fn wait_until<'a, T: Serialize + DeserializeOwned>(
         &self,
+        guard: MutexGuard<'a, T>,
+        deadline: Deadline,
+        lock_deadline: Deadline,
+    ) -> Result<(MutexGuard<'a, T>, bool), MutexError> {
+        let (mut guard, notified) = self.wait_untold(guard, deadline, lock_deadline)?;
+        guard.tell(false);
+        Ok((guard, notified))
+    }
+
+    /// A wait locks more often than its caller sees: the last of these guards is the one to say
+    /// that a holder has died.
+    fn wait_untold<'a, T: Serialize + DeserializeOwned>(
+        &self,
         mut guard: MutexGuard<'a, T>,
         deadline: Deadline,
         lock_deadline: Deadline,
@@ -243,7 +259,7 @@ impl Condvar {
             let ticket = state.signal.prepare();
             drop(guard);
             state.signal.sleep(ticket, deadline.at_most(SLICE));
-            guard = mutex.lock_until(match lock_deadline.passed() {
+            guard = mutex.lock_untold(match lock_deadline.passed() {
                 true => Deadline::Now,
                 false => lock_deadline,
             })?;
@@ -355,6 +371,83 @@ mod tests {
             assert!(wakes(&mutex, &condvar, 2));
             assert!(wakes(&mutex, &condvar, 2));
         });
+    }
+
+    /// Counts how often the one that waits reads it.
+    #[derive(Serialize)]
+    struct Ready(bool);
+
+    static LOOKS: AtomicU32 = AtomicU32::new(0);
+
+    thread_local! {
+        static WAITS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    impl<'de> Deserialize<'de> for Ready {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            LOOKS.fetch_add(u32::from(WAITS.get()), SeqCst);
+            bool::deserialize(from).map(Ready)
+        }
+    }
+
+    #[test]
+    fn a_wait_does_not_keep_a_holders_death_to_itself() {
+        type Waits = fn(&Mutex<Ready>, &Condvar) -> bool;
+        fn untold(mutex: &Mutex<Ready>) -> MutexGuard<'_, Ready> {
+            mutex.lock_untold(Deadline::Never).unwrap()
+        }
+        fn a_holder_dies(mutex: &Mutex<Ready>) {
+            let dies = || std::mem::forget(untold(mutex));
+            thread::scope(|scope| scope.spawn(dies).join().unwrap());
+        }
+        let (mutex, condvar) = (Mutex::new(Ready(false)).unwrap(), Condvar::new().unwrap());
+        let in_vain: [fn(&Mutex<Ready>, &Condvar); 2] = [
+            |_, condvar| condvar.0.get().signal.wake(u32::MAX),
+            |mutex, condvar| condvar.notify_all(&mut untold(mutex)).unwrap(),
+        ];
+        let all: [(usize, Waits); 3] = [
+            (0, |mutex, condvar| {
+                let guard = mutex.lock().unwrap();
+                condvar.wait(guard).unwrap().holder_died()
+            }),
+            (1, |mutex, condvar| {
+                let guard = mutex.lock().unwrap();
+                let waited = condvar.wait_while(guard, |ready| !ready.0);
+                waited.unwrap().holder_died()
+            }),
+            (1, |mutex, condvar| {
+                a_holder_dies(mutex);
+                // Nobody looks whether this guard knows of it.
+                let guard = mutex.lock().unwrap();
+                let waited = condvar.wait_while_timeout(guard, |ready| !ready.0, LONG);
+                waited.unwrap().0.holder_died()
+            }),
+        ];
+        WAITS.set(true);
+        for (at, (wakes_in_vain, waits)) in all.into_iter().enumerate() {
+            untold(&mutex).0 = false;
+            let told = thread::scope(|scope| {
+                scope.spawn(|| {
+                    until_waiting(&condvar, 1);
+                    if at < 2 {
+                        a_holder_dies(&mutex);
+                    }
+                    let (looks, end) = (LOOKS.load(SeqCst), Instant::now() + LONG);
+                    while LOOKS.load(SeqCst) == looks {
+                        assert!(Instant::now() < end, "it does not look");
+                        in_vain[wakes_in_vain](&mutex, &condvar);
+                        thread::yield_now();
+                    }
+                    // It has the lock until it waits again.
+                    let mut guard = untold(&mutex);
+                    guard.0 = true;
+                    condvar.notify_all(&mut guard).unwrap();
+                });
+                waits(&mutex, &condvar)
+            });
+            assert!(told, "{at}");
+            assert!(!mutex.lock().unwrap().holder_died());
+        }
     }
 
     #[test]

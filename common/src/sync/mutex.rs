@@ -204,11 +204,7 @@ impl<T: Serialize + DeserializeOwned> Mutex<T> {
 
     pub(super) fn lock_until(&self, deadline: Deadline) -> Result<MutexGuard<'_, T>, MutexError> {
         let mut guard = self.lock_untold(deadline)?;
-        let died = &self.state().died;
-        if died.load(SeqCst) != 0 {
-            died.store(0, SeqCst);
-            guard.holder_died = true;
-        }
+        guard.tell(false);
         Ok(guard)
     }
 
@@ -303,14 +299,24 @@ impl<T: Serialize> Mutex<T> {
 }
 
 impl<'a, T: Serialize> MutexGuard<'a, T> {
+    /// Says from now on whether a holder has died: since somebody was told, or `before` that.
+    pub(super) fn tell(&mut self, before: bool) {
+        let died = &self.mutex.state().died;
+        let since = died.load(SeqCst) != 0;
+        if since {
+            died.store(0, SeqCst);
+        }
+        self.holder_died = since || before;
+    }
+
     /// The mutex, which outlives the guard.
     pub(super) fn mutex_of(&self) -> &'a Mutex<T> {
         self.mutex
     }
 
     /// Whether one who held the mutex died with it and this is the first guard since (others only
-    /// got the value, or updated it). Its value is as that one found it; but what else goes with
-    /// it, a file for instance, may be half-changed.
+    /// got the value, updated it, or waited for a condition). Its value is as that one found it;
+    /// but what else goes with it, a file for instance, may be half-changed.
     #[must_use]
     pub fn holder_died(&self) -> bool {
         self.holder_died
