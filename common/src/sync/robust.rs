@@ -57,6 +57,8 @@ pub(crate) struct RobustGuard<'a> {
 
 /// The thread's id in the futex word.
 const THREAD: u32 = 0x3fff_ffff;
+/// Where the kernel says there that its holder has died: whoever comes next has the lock.
+const DIED: u32 = 0x4000_0000;
 /// How long one wait lasts before a look whether the holder exists.
 const SLICE: Duration = Duration::from_millis(100);
 /// `Deadline::Now` waits this long for one who is copying a message; not for one who is stopped.
@@ -173,16 +175,18 @@ impl RobustMutex {
 
     /// A holder that does not exist and that the kernel has not reported dead never was one.
     fn check_holder(&self, before: u32) -> Result<(), LockError> {
-        let now = self.word().load(Ordering::Relaxed);
-        let holder = (now & THREAD).cast_signed();
+        let holder = (before & THREAD).cast_signed();
         // SAFETY: signal 0 only asks whether the thread exists.
         let exists = holder != 0
             && (unsafe { libc::kill(holder, 0) } == 0
                 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH));
-        if !exists && now & THREAD == before & THREAD && now != 0 {
-            return Err(LockError::Broken);
+        // Only now: a thread is reported before it is gone.
+        let now = self.word().load(Ordering::Relaxed);
+        let reported = now == 0 || now & DIED != 0;
+        match exists || reported || now & THREAD != before & THREAD {
+            true => Ok(()),
+            false => Err(LockError::Broken),
         }
-        Ok(())
     }
 
     /// Only memory that still looks like a robust mutex is given to the C library: another kind
@@ -326,9 +330,24 @@ mod tests {
     }
 
     #[test]
+    fn who_died_while_the_lock_was_waited_for_has_held_it() {
+        let (segment, spin) = (new(), Spin::new());
+        // It was free at first; the kernel has just woken somebody else, who is slow to take it.
+        segment.write(0, &0xc000_0000_u32.to_ne_bytes()).unwrap();
+        assert_eq!(mutex(&segment).check_holder(0), Ok(()));
+        let mut recovered = false;
+        let recover = || recovered = true;
+        drop(mutex(&segment).lock(Deadline::Never, &spin, recover));
+        assert!(recovered);
+    }
+
+    #[test]
     fn garbage_is_an_error_and_no_hang() {
         let (segment, spin) = (new(), Spin::new());
         segment.write(0, &[0xff, 0xff, 0xff, 0x0f]).unwrap(); // A holder that never was.
+        let error = mutex(&segment).lock(Deadline::Never, &spin, || ()).err();
+        assert_eq!(error, Some(LockError::Broken));
+        segment.write(0, &0x8000_0000_u32.to_ne_bytes()).unwrap(); // Nobody, who is waited for.
         let error = mutex(&segment).lock(Deadline::Never, &spin, || ()).err();
         assert_eq!(error, Some(LockError::Broken));
         segment.write(0, &[0x5a; 40]).unwrap();
