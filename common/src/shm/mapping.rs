@@ -41,11 +41,33 @@ pub(super) struct Header {
     /// Handles that were serialised, and those made from that. Where they differ a handle is on
     /// its way to a process that has not opened it yet.
     pub(super) sent: AtomicU32,
-    pub(super) opened: AtomicU32,
+    opened: AtomicU32,
 }
 
 // SAFETY: atomics only.
 unsafe impl Shared for Header {}
+
+impl Header {
+    /// Whether a handle is on its way.
+    fn is_expected(&self) -> bool {
+        self.more_than(self.opened.load(Ordering::SeqCst))
+    }
+
+    /// One has arrived. Never more than were sent: bytes that lie somewhere, in a shared value
+    /// perhaps, may be opened more often than they were written.
+    pub(super) fn arrive(&self) {
+        let one_more = |opened| self.more_than(opened).then_some(opened.wrapping_add(1));
+        let _ = self
+            .opened
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+    }
+
+    /// Whether more than so many were sent. (Both numbers wrap.)
+    fn more_than(&self, opened: u32) -> bool {
+        let sent = self.sent.load(Ordering::SeqCst);
+        sent.wrapping_sub(opened).cast_signed() > 0
+    }
+}
 
 /// The last byte is the layout's version.
 const MAGIC: u64 = 0x6d70_7365_676d_7401;
@@ -197,9 +219,7 @@ impl Mapping {
 
     /// Whether somebody else uses the segment, or is about to.
     pub(super) fn needed(&self) -> bool {
-        let header = self.header();
-        let (sent, opened) = (&header.sent, &header.opened);
-        if sent.load(Ordering::SeqCst) != opened.load(Ordering::SeqCst) {
+        if self.header().is_expected() {
             return true;
         }
         // Everybody who has it open holds a shared lock on the file. This process's own is of no

@@ -258,7 +258,7 @@ impl<'de> Deserialize<'de> for Segment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         let segment = Segment::open(&name).map_err(de::Error::custom)?;
-        segment.0.header().opened.fetch_add(1, Ordering::SeqCst);
+        segment.0.header().arrive();
         Ok(segment)
     }
 }

@@ -99,6 +99,9 @@ pub(super) fn remove(mapping: Mapping) {
     }
     if mapping.creator == Some(process::id()) && registry.owned.contains(&mapping.name) {
         registry.parked.push(mapping);
+    } else {
+        // Before the look: it may be a second one of what this process has parked.
+        drop(mapping);
     }
     registry.unlink_unneeded();
 }

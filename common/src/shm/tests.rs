@@ -145,6 +145,30 @@ fn a_handle_on_its_way_keeps_the_name() {
 }
 
 #[test]
+fn a_handle_that_comes_back_to_its_owner_is_the_last() {
+    let segment = Segment::create(100).unwrap();
+    let file = file_of(&segment);
+    let sent = crate::codec::encode(&segment).unwrap();
+    drop(segment);
+    drop(crate::codec::decode::<Segment>(&sent).unwrap());
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_handle_that_is_opened_twice_was_on_its_way_once() {
+    let segment = Segment::create(100).unwrap();
+    let file = file_of(&segment);
+    let sent = crate::codec::encode(&segment).unwrap();
+    for _ in 0..2 {
+        crate::codec::decode::<Segment>(&sent).unwrap();
+    }
+    // One more is on its way and taken back.
+    drop(Departures::of(|| crate::codec::encode(&segment)));
+    drop(segment);
+    assert!(!file.exists());
+}
+
+#[test]
 fn what_a_killed_owner_left_is_swept() {
     isolated(|| {
         // H-022. Nothing warns of it: there is no tracker.
