@@ -112,7 +112,8 @@ pub struct Builder {
 #[derive(Debug, Default, Clone, Serialize, serde::Deserialize)]
 pub(super) struct SetUp {
     pub(super) env: Vec<(OsString, Option<OsString>)>,
-    pub(super) current_dir: Option<PathBuf>,
+    /// Not a path: serde has those in UTF-8 only.
+    pub(super) current_dir: Option<OsString>,
     pub(super) limits: Vec<(Limit, u64)>,
 }
 
@@ -154,7 +155,7 @@ impl Builder {
 
     /// Its working directory; by default the caller's. Where that is impossible, `join` says so.
     pub fn current_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.set_up.current_dir = Some(path.into());
+        self.set_up.current_dir = Some(path.into().into_os_string());
         self
     }
 

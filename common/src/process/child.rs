@@ -21,6 +21,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -218,7 +219,7 @@ fn serve(marker: &str) {
     sys::open_closed_stdio();
     sys::ignore_sigpipe();
     sys::set_env(MARKER.as_ref(), None);
-    if !std::path::Path::new("/proc/self/fd/3").exists() {
+    if !Path::new("/proc/self/fd/3").exists() {
         refuse("descriptor 3 is closed");
     }
     // SAFETY: whoever set the marker to this value put a descriptor there for us; it is open.
@@ -389,7 +390,8 @@ fn set_up(asked: &SetUp) -> Result<(), ChildFailure> {
     }
     if let Some(path) = &asked.current_dir {
         std::env::set_current_dir(path).map_err(|error| {
-            ChildFailure::SetUp(format!("its working directory {}: {error}", path.display()))
+            let path = Path::new(path).display();
+            ChildFailure::SetUp(format!("its working directory {path}: {error}"))
         })?;
     }
     for &(limit, value) in &asked.limits {

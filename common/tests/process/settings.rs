@@ -1,7 +1,10 @@
 //! What a process is started with: streams, environment, directory, limits.
 
 use common::process::{JoinError, Process, SpawnError, StartMethod, Stdio};
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 use testkit::{METHODS, isolated};
 
@@ -183,6 +186,26 @@ fn a_directory_that_is_not_there_is_named() {
             assert!(matches!(error, JoinError::SetUp { .. }));
             assert!(error.to_string().contains("/no/such/place"), "{error}");
         }
+    });
+}
+
+#[test]
+fn a_directory_may_have_any_name() {
+    isolated(|| {
+        fn place() -> OsString {
+            std::env::current_dir().unwrap().into_os_string()
+        }
+        let name = OsStr::from_bytes(b"\xff\xfe");
+        let parent = std::env::temp_dir().join(std::process::id().to_string());
+        std::fs::create_dir_all(parent.join(name)).unwrap();
+        for method in METHODS {
+            let builder = Process::builder()
+                .start_method(method)
+                .current_dir(parent.join(name));
+            let told = builder.spawn(place, ()).unwrap().join().unwrap();
+            assert_eq!(Path::new(&told).file_name(), Some(name), "{method:?}");
+        }
+        std::fs::remove_dir_all(&parent).unwrap();
     });
 }
 
