@@ -5,7 +5,7 @@
 
 use common::process::{self, JoinError, Process, SpawnError, StartMethod};
 use common::queue::Queue;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -283,6 +283,27 @@ fn a_start_by_the_fork_server_finds_room_for_its_answer() {
         // What it asks for: both ends of the lifeline, and the working directory's for a while.
         files.truncate(files.len() - 3);
         assert_eq!(builder().spawn(|| 7, ()).unwrap().join(), Ok(7));
+    });
+}
+
+#[test]
+fn a_fork_that_has_no_room_for_its_pidfd_is_none() {
+    isolated(|| {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 64, most).unwrap();
+        let null = || File::open("/dev/null");
+        let mut files: Vec<File> = std::iter::from_fn(|| null().ok()).collect();
+        // Both ends of the lifeline, and it.
+        for room in [0, 2] {
+            files.truncate(files.len() - room);
+            let error = process::fork(|| ()).unwrap_err();
+            assert!(error.to_string().contains("ulimit -n"), "{error}");
+        }
+        // Not even for a moment was there another process.
+        let reaped = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+        assert_eq!(reaped.max_rss(), 0);
+        files.pop();
+        assert_eq!(process::fork(|| 7).unwrap().join(), Ok(7));
     });
 }
 

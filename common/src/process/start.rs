@@ -169,9 +169,12 @@ fn os_error(process: &str, step: &'static str) -> impl Fn(Errno) -> SpawnError {
     }
 }
 
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
 /// The child's end and, for a pipe, the parent's.
 fn stream(stdio: Stdio, reads: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>), Errno> {
-    let errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let (theirs, ours): (OwnedFd, _) = match stdio.0 {
         StdioKind::Inherit => return Ok((None, None)),
         StdioKind::Null => {
@@ -305,12 +308,10 @@ where
 {
     let mut start = prepare(builder)?;
     start.method = StartMethod::Fork;
-    let threads = sys::thread_count()
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-        .map_err(os_error(
-            &start.name,
-            "counting this process's threads in /proc/self/task",
-        ))?;
+    let threads = sys::thread_count().map_err(errno).map_err(os_error(
+        &start.name,
+        "counting this process's threads in /proc/self/task",
+    ))?;
     if threads != 1 {
         return Err(SpawnError::Threads {
             process: start.name,
@@ -319,6 +320,9 @@ where
     }
     // What can be done here is: each page that the child touches is copied or mapped for it anew.
     let newborn = CurrentProcess::new(who(&start));
+    // Room for the pidfd: without one the new process would be ended after it has begun.
+    let room = start.link.theirs.try_clone().map_err(errno);
+    let room = room.map_err(os_error(&start.name, "a pidfd for it"))?;
     crate::panic::note_locations();
     // What is in the buffers now is the parent's to write, once.
     sys::flush_stdio();
@@ -327,13 +331,14 @@ where
     match unsafe { sys::fork() } {
         Err(error) => Err(os_error(&start.name, "fork")(error)),
         Ok(ForkResult::Parent { child }) => {
+            drop(room);
             let pidfd = pidfd_of(&start, child)?;
             Ok(adopt(start, child, pidfd, Reaper::Parent))
         }
         Ok(ForkResult::Child) => {
             // The parent's ends are the parent's alone: here they would keep this process alive
             // without it, and its own input from ending.
-            drop((start.link.ours, start.pipes));
+            drop((start.link.ours, start.pipes, room));
             child::run_fork(newborn, start.link.theirs, start.streams, &start.set_up, f)
         }
     }
@@ -350,7 +355,7 @@ fn pidfd_of(start: &Start, pid: Pid) -> Result<OwnedFd, SpawnError> {
 /// Ends a child of which nobody else knows, and reaps it.
 fn end(pid: Pid) {
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-    let _ = nix::sys::wait::waitpid(pid, None);
+    while nix::sys::wait::waitpid(pid, None) == Err(Errno::EINTR) {}
 }
 
 /// Makes a handle for a process that has just been started.
