@@ -308,6 +308,28 @@ fn a_fork_that_has_no_room_for_its_pidfd_is_none() {
 }
 
 #[test]
+fn who_inherits_the_children_of_a_killed_fork_server_reaps_them() {
+    isolated(|| {
+        fn inherit() -> (Option<i32>, bool) {
+            // As process 1 of a container does.
+            nix::sys::prctl::set_child_subreaper(true).unwrap();
+            let builder = Process::builder().start_method(StartMethod::ForkServer);
+            let nap = || std::thread::sleep(Duration::MAX);
+            let process = builder.spawn(nap, ()).unwrap();
+            let server = testkit::pidfd(fork_server_pid().as_raw().cast_unsigned());
+            kill(fork_server_pid(), Signal::SIGKILL).unwrap();
+            process::wait(&[&server], None).unwrap();
+            process.kill().unwrap();
+            process.join().unwrap_err();
+            let remains = std::fs::exists(format!("/proc/{}", process.pid()));
+            (process.exit_code(), remains.unwrap())
+        }
+        let told = Process::spawn(inherit, ()).unwrap().join().unwrap();
+        assert_eq!(told, (Some(-9), false));
+    });
+}
+
+#[test]
 fn a_fork_server_does_not_mind_an_interrupt() {
     isolated(|| {
         // P-031

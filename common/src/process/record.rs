@@ -35,7 +35,7 @@ pub(super) struct Child {
 pub(super) enum Reaper {
     /// This process: it is the parent.
     Parent,
-    /// The fork server, which sends it on; this is its pidfd.
+    /// The fork server, as long as it lives, which sends it on; this is its pidfd.
     Server(Arc<OwnedFd>),
 }
 
@@ -174,10 +174,14 @@ impl Child {
                 }
             }
         }
-        match &self.reaper {
-            Reaper::Parent => ending.status = sys::reap(self.pidfd.as_fd()).ok().flatten(),
+        // A fork server's as well: had that been killed, and were this the container's process 1,
+        // nobody else would.
+        if ending.status.is_none() {
+            ending.status = sys::reap(self.pidfd.as_fd()).ok().flatten();
+        }
+        if let (Reaper::Server(_), None) = (&self.reaper, ending.status) {
             // It comes a little later, and few ask for it.
-            Reaper::Server(_) => ending.server_says = Some(Arc::new(link.ours)),
+            ending.server_says = Some(Arc::new(link.ours));
         }
         ending
     }
