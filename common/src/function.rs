@@ -222,7 +222,10 @@ impl EntryRef {
 /// The plainest signature: arguments in, result out, both as bytes. Processes and pools run it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct Task(fn(&[u8], &mut Vec<u8>) -> Result<(), Failure>);
+pub(crate) struct Task(RunTask);
+
+/// Without a place for the result the arguments are decoded and no more.
+type RunTask = fn(&[u8], Option<&mut Vec<u8>>) -> Result<(), Failure>;
 
 impl Signature for Task {
     const MAGIC: u64 = 1;
@@ -265,7 +268,12 @@ impl Task {
     ///
     /// [`Failure`]; then `out` is as it was.
     pub(crate) fn run(self, args: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
-        (self.0)(args, out)
+        (self.0)(args, Some(out))
+    }
+
+    /// Decodes the arguments and drops them: handles among them are not on their way any more.
+    pub(crate) fn refuse(self, args: &[u8]) {
+        let _ = (self.0)(args, None);
     }
 }
 
@@ -276,16 +284,21 @@ where
     F: Function<A, Output: Serialize + 'static>,
     A: DeserializeOwned + 'static,
 {
-    const ENTRY: &'static Entry<Task> = &Entry::new::<(F, A, F::Output)>(Task(|args, out| {
-        let before = out.len();
+    const ENTRY: &'static Entry<Task> = &Entry::new::<(F, A, F::Output)>(Task(|args, mut out| {
+        let before = out.as_ref().map_or(0, |out| out.len());
         // Reading and writing values is the program's code too, and so is dropping them.
         panic::catch(|| {
             let args: A = codec::decode(args).map_err(Failure::Arguments)?;
+            let Some(out) = &mut out else {
+                return Ok(());
+            };
             let result = instance::<F>().call(args);
             codec::encode_into(&result, out).map_err(Failure::Result)
         })
         .unwrap_or_else(|panic| {
-            out.truncate(before);
+            if let Some(out) = out {
+                out.truncate(before);
+            }
             Err(Failure::Panicked(panic))
         })
     }));

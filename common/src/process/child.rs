@@ -274,12 +274,12 @@ pub(super) fn run(hello: &[u8], lifeline: OwnedFd) -> i32 {
 
 /// Sets the process up and calls the function; what it returned, encoded.
 fn perform(asked: &SetUp, entry: EntryRef, args: &[u8]) -> Result<Vec<u8>, ChildFailure> {
-    set_up(asked)?;
+    let task = entry.resolve::<Task>().map_err(Failure::Entry);
+    let task = task.map_err(ChildFailure::Function)?;
+    // Whoever waits for the end of the last sender is not to wait for those in the arguments.
+    set_up(asked).inspect_err(|_| task.refuse(args))?;
     let mut result = Vec::new();
-    entry
-        .resolve::<Task>()
-        .map_err(Failure::Entry)
-        .and_then(|task| task.run(args, &mut result))
+    task.run(args, &mut result)
         .map_err(ChildFailure::Function)?;
     Ok(result)
 }

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::thread::sleep;
 use std::time::Duration;
-use testkit::isolated;
+use testkit::{METHODS, isolated};
 
 fn ends() -> (Sender<u32>, Receiver<u32>) {
     Queue::new().unwrap().split()
@@ -98,6 +98,22 @@ fn the_argument_of_a_process_that_cannot_be_started() {
             let error = started.unwrap_err();
             assert!(error.to_string().contains(step), "{error}");
             assert_ends(&receiver);
+        }
+    });
+}
+
+#[test]
+fn the_argument_of_a_process_that_cannot_be_set_up() {
+    isolated(|| {
+        for method in METHODS {
+            let (sender, receiver) = ends();
+            let process = Process::builder()
+                .start_method(method)
+                .current_dir("/no/such/place")
+                .spawn(take, (sender,))
+                .unwrap();
+            assert_ends(&receiver);
+            assert!(process.join().is_err());
         }
     });
 }
