@@ -15,7 +15,7 @@ use nix::sys::socket::{
 };
 use std::fs::File;
 use std::io::{IoSlice, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use thiserror::Error;
 
@@ -73,10 +73,7 @@ pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
         None,
         SockFlag::SOCK_CLOEXEC,
     )?;
-    if a.as_raw_fd() > 2 && b.as_raw_fd() > 2 {
-        return Ok((a, b));
-    }
-    Ok((sys::above_stdio(a.as_fd())?, sys::above_stdio(b.as_fd())?))
+    Ok((sys::above_stdio(a)?, sys::above_stdio(b)?))
 }
 
 const MAGIC: [u8; 4] = *b"cmn1";

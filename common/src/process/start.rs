@@ -191,10 +191,8 @@ fn stream(stdio: Stdio, reads: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>
             }
         }
     };
-    if theirs.as_raw_fd() > 2 {
-        return Ok((Some(theirs), ours));
-    }
-    Ok((Some(sys::above_stdio(theirs.as_fd())?), ours))
+    let ours = ours.map(sys::above_stdio).transpose()?;
+    Ok((Some(sys::above_stdio(theirs)?), ours))
 }
 
 fn by_spawn<R>(

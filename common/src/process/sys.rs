@@ -18,7 +18,7 @@ pub(super) fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is passed; a returned descriptor is new and ours.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: as above; the number fits, descriptors are ints.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    above_stdio(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// Sends a signal to exactly this process (pidfd_send_signal(2)).
@@ -95,6 +95,7 @@ pub(super) fn receive(
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
     let length = Errno::result(length)?;
     let mut fds = Vec::new();
+    let mut fds_lost = message.msg_flags & libc::MSG_CTRUNC != 0;
     // SAFETY: the kernel has filled in the control buffer and its length; the macros walk it. The
     // descriptors in it are new and nobody else's.
     unsafe {
@@ -105,7 +106,11 @@ pub(super) fn receive(
                 let bytes = control.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                 let first = libc::CMSG_DATA(header).cast::<RawFd>();
                 for at in 0..bytes / size_of::<RawFd>() {
-                    fds.push(OwnedFd::from_raw_fd(first.add(at).read_unaligned()));
+                    let fd = OwnedFd::from_raw_fd(first.add(at).read_unaligned());
+                    match above_stdio(fd) {
+                        Ok(fd) => fds.push(fd),
+                        Err(_) => fds_lost = true,
+                    }
                 }
             }
             header = libc::CMSG_NXTHDR(&raw const message, header);
@@ -114,7 +119,7 @@ pub(super) fn receive(
     Ok(Received {
         length: length as usize,
         fds,
-        fds_lost: message.msg_flags & libc::MSG_CTRUNC != 0,
+        fds_lost,
     })
 }
 
@@ -192,10 +197,13 @@ pub(super) unsafe fn adopt(number: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// A copy of `fd` whose number is at least 3, so that it never stands where a standard stream is
-/// expected, even in a program that was started with those closed.
-pub(super) fn above_stdio(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    // SAFETY: fcntl on a borrowed descriptor; a returned descriptor is new and ours.
+/// The same with a number of at least 3, so that it never stands where a standard stream is
+/// expected, even in a program that has closed those.
+pub(super) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    // SAFETY: fcntl on an open descriptor; a returned descriptor is new and ours.
     let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
     // SAFETY: as above.
     Errno::result(copy).map(|copy| unsafe { OwnedFd::from_raw_fd(copy) })

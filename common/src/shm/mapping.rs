@@ -9,6 +9,7 @@ use super::{AtomicU32, AtomicU64, Shared, name};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -111,6 +112,7 @@ impl Mapping {
     }
 
     pub(super) fn open(name: &str) -> Result<Mapping, ShmError> {
+        let _held = hold_stdio();
         let file = open_file(name)?;
         let length = file
             .metadata()
@@ -241,6 +243,13 @@ pub(super) fn create(
             Err(error) => return Err(from_crate("creation", &name, &error)),
         }
     }
+}
+
+/// Holds the numbers of those standard streams that are closed while files are opened: what is
+/// printed would go into the memory.
+pub(super) fn hold_stdio() -> Vec<File> {
+    let null = std::iter::from_fn(|| File::open("/dev/null").ok());
+    null.take_while(|file| file.as_raw_fd() <= 2).collect()
 }
 
 pub(super) fn unlink(name: &str) -> Result<(), ShmError> {

@@ -29,7 +29,7 @@ mod name;
 mod registry;
 
 pub use error::ShmError;
-use mapping::{HEADER, Mapping, create, unlink};
+use mapping::{HEADER, Mapping, create, hold_stdio, unlink};
 pub(crate) use name::Owner;
 /// The words in it. The ring names them by this path, so that its tests can put others in their
 /// place (`common/ring-model`).
@@ -98,6 +98,7 @@ impl Segment {
         registry::sweep();
         let owner = Owner::current();
         registry::create(|| {
+            let _held = hold_stdio();
             let (memory, name) = create(total, || owner.name())?;
             Mapping::created(memory, name, bytes)
         })

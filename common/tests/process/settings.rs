@@ -1,6 +1,7 @@
 //! What a process is started with: streams, environment, directory, limits.
 
 use common::process::{JoinError, Process, SpawnError, StartMethod, Stdio};
+use common::sync::Mutex;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -186,6 +187,30 @@ fn a_directory_that_is_not_there_is_named() {
             assert!(matches!(error, JoinError::SetUp { .. }));
             assert!(error.to_string().contains("/no/such/place"), "{error}");
         }
+    });
+}
+
+#[test]
+fn nothing_takes_the_place_of_a_closed_stream() {
+    fn opens() -> Vec<String> {
+        for number in 0..3 {
+            let _ = nix::unistd::close(number);
+        }
+        let start = |method| {
+            let builder = Process::builder().start_method(method);
+            builder.stdout(Stdio::piped()).spawn(|| (), ()).unwrap()
+        };
+        let _processes = METHODS.map(start);
+        let _memory = Mutex::new(0).unwrap();
+        let place = |number| format!("/proc/self/fd/{number}");
+        let taken = (0..3).map(place);
+        taken
+            .filter(|place| std::fs::exists(place).unwrap())
+            .collect()
+    }
+    isolated(|| {
+        let taken = Process::spawn(opens, ()).unwrap().join().unwrap();
+        assert_eq!(taken, [""; 0]);
     });
 }
 
