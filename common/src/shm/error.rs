@@ -71,6 +71,8 @@ impl fmt::Debug for ShmError {
 fn remedy(errno: i32) -> &'static str {
     match errno {
         libc::EMFILE => " (raise `ulimit -n`, or drop handles that are no longer needed)",
+        libc::EFBIG => " (raise `ulimit -f`, or ask for less)",
+        libc::ENOMEM => " (raise `ulimit -v` or vm.max_map_count, or ask for less)",
         libc::ENFILE => " (the machine's limit on open files, fs.file-max, is reached)",
         _ => "",
     }

@@ -6,6 +6,7 @@
 
 use super::error::ShmError;
 use super::{AtomicU32, AtomicU64, Shared, name};
+use nix::sys::resource::{Resource, getrlimit};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -235,8 +236,14 @@ pub(super) fn create(
     total: usize,
     mut name: impl FnMut() -> String,
 ) -> Result<(Shmem, String), ShmError> {
+    let (most, _) = getrlimit(Resource::RLIMIT_FSIZE).unwrap_or((u64::MAX, u64::MAX));
     loop {
         let name = name();
+        if total as u64 > most {
+            // To try it would be the end of this process (SIGXFSZ).
+            let too_big = io::Error::from_raw_os_error(libc::EFBIG);
+            return Err(ShmError::os("creation", &name, &too_big));
+        }
         match ShmemConf::new().os_id(&name).size(total).create() {
             Ok(memory) => return Ok((memory, name)),
             Err(ShmemError::MappingIdExists) => {}

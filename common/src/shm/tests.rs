@@ -1,4 +1,5 @@
 use super::*;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::path::PathBuf;
 use testkit::isolated;
@@ -60,6 +61,17 @@ fn impossible_sizes_and_names_are_errors() {
     let segment = Segment::create(1).unwrap();
     segment.unlink().unwrap();
     assert!(matches!(segment.unlink(), Err(ShmError::NotFound { .. })));
+}
+
+#[test]
+fn one_over_the_limit_on_files_is_an_error() {
+    isolated(|| {
+        let (_, most) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+        setrlimit(Resource::RLIMIT_FSIZE, 1 << 16, most).unwrap();
+        let error = Segment::create(1 << 16).unwrap_err();
+        assert!(error.to_string().contains("ulimit -f"), "{error}");
+        Segment::create(1 << 15).unwrap().write(0, b"x").unwrap();
+    });
 }
 
 #[test]
