@@ -101,7 +101,10 @@ pub enum ArrayError {
         len: usize,
     },
     /// The elements do not all take the same number of bytes.
-    #[error("an element of {bytes} bytes does not fit an array whose elements have {stride}")]
+    #[error(
+        "an element of {bytes} bytes does not fit an array whose elements have {stride}: those of \
+         different lengths go into a `Value<Vec<_>>`"
+    )]
     Uneven {
         /// The element's length.
         bytes: usize,

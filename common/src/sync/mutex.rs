@@ -67,10 +67,14 @@ pub enum MutexError {
     #[error("the mutex is held by somebody else")]
     Locked,
     /// This thread holds it already.
-    #[error("this thread holds the mutex already")]
+    #[error(
+        "this thread holds the mutex already: drop that guard first, or take a `ReentrantMutex`"
+    )]
     Deadlock,
     /// The value is longer than the mutex has room for.
-    #[error("{bytes} bytes do not fit the {capacity} of the mutex; make it with `with_capacity`")]
+    #[error(
+        "{bytes} bytes do not fit the {capacity} of the mutex; make it with `Mutex::with_capacity`"
+    )]
     TooLong {
         /// The value's length in bytes.
         bytes: usize,
