@@ -105,13 +105,16 @@ impl Inner {
     #[cold]
     pub(super) fn recover_get(&self) {
         let side = &self.header().get.0;
-        let claimant = side.claimant.swap(0, SeqCst);
+        let claimant = side.claimant.load(SeqCst);
         let taken = side.claim_head.load(SeqCst) != self.header().head.0.load(SeqCst);
         let slot = usize::try_from(claimant).unwrap_or(0);
+        super::step("get: repairing");
         if !taken && (1..=self.claims).contains(&slot) {
             let before = side.claim_before.load(SeqCst);
             self.slot(slot - 1).store(before, SeqCst);
         }
+        // Last: should this process be killed here, the next one repairs the same once more.
+        side.claimant.store(0, SeqCst);
     }
 
     pub(super) fn slot(&self, slot: usize) -> &AtomicU64 {

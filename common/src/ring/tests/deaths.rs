@@ -117,6 +117,21 @@ fn a_consumer_dies_at_each_step_and_its_claim_is_exact() {
     }
 }
 
+#[test]
+fn who_dies_while_it_repairs_leaves_that_to_the_next_one() {
+    let ring = claiming_ring(1 << 12);
+    ring.put(&[&message(77)], soon()).unwrap();
+    for (slot, point) in [(2, "get: claimed"), (1, "get: repairing")] {
+        let args = (ring.clone(), slot, point.to_string(), 0);
+        assert!(died(&Process::spawn(get_and_die, args).unwrap()), "{point}");
+    }
+    for slot in [1, 2] {
+        assert_eq!(ring.claim(slot, soon()), Ok(None), "{slot}");
+    }
+    assert_eq!(drain(&ring), [message(77)]);
+    works(&ring);
+}
+
 const LENS: [usize; 3] = [20, 0, 300];
 
 fn put_many_and_die(ring: Ring, point: String) {
