@@ -5,9 +5,10 @@
 //! which stays in the caches and is all that was ever committed. How much is in use (the limit, a
 //! power of two) changes only under both locks, so either lock holds it still.
 
+use super::get::Getter;
 use super::layout::{Place, SMALLEST, UNIT};
 use super::put::Putter;
-use super::{Inner, Stop};
+use super::{Inner, PATIENCE, Stop};
 use crate::deadline::Deadline;
 use crate::futex::cores;
 use crate::shm::ShmError;
@@ -161,7 +162,7 @@ impl Memory<'_> {
     }
 }
 
-impl Putter<'_> {
+impl<'a> Putter<'a> {
     /// Takes more memory into use, for a frame of `units` that does not fit what is in use. For a
     /// large one it may be that a consumer makes room instead. Says whether there is room now.
     #[cold]
@@ -175,14 +176,7 @@ impl Putter<'_> {
             true => FEW * bytes,
             false => 0,
         };
-        let soon = Deadline::after(deadline.at_most(SOON));
-        let _getter = match ring.lock_get(soon) {
-            Err(Stop::Deadline) if !deadline.passed() => {
-                self.dismiss()?;
-                ring.lock_get(deadline)?
-            }
-            locked => locked?,
-        };
+        let _getter = self.lock_get(deadline)?;
         self.look()?;
         while self.memory.limit < ring.capacity
             && (self.memory.limit < least || !self.fits_memory(units))
@@ -192,13 +186,34 @@ impl Putter<'_> {
         Ok(self.fits_memory(units))
     }
 
-    /// A consumer may be waiting, with its lock held, for the rest of a message whose producer
-    /// gave it up while there was no room to say so.
-    fn dismiss(&mut self) -> Result<(), Stop> {
-        if self.next != self.tail.advance(0, 0) {
-            return Ok(()); // What is written here and not committed must not be yet.
+    /// The get lock as well, which a consumer may have in its hands for as long as it waits for
+    /// the rest of a message whose producer gave it up while there was no room to say so.
+    fn lock_get(&mut self, deadline: Deadline) -> Result<Getter<'a>, Stop> {
+        let (mut time, mut told) = (SOON, false);
+        loop {
+            match self.ring.lock_get(Deadline::after(deadline.at_most(time))) {
+                Err(Stop::Deadline) if !(told && deadline.passed()) => {}
+                other => return other,
+            }
+            // Again and again: it may have had something to read until now.
+            told = self.dismiss()?;
+            if !told && deadline.passed() {
+                return Err(Stop::Deadline);
+            }
+            time = (2 * time).min(PATIENCE);
         }
-        self.abandon()
+    }
+
+    /// Tells a consumer that waits for the rest of a message that it does not come. Says whether
+    /// there may be such a one: it has read all that there is.
+    fn dismiss(&mut self) -> Result<bool, Stop> {
+        // What is written here and not committed must not be yet.
+        let alone = self.next == self.tail.advance(0, 0)
+            && self.ring.head().position() == self.next.position();
+        if alone {
+            self.abandon()?;
+        }
+        Ok(alone)
     }
 
     /// Goes back to little memory if the ring is empty. Called where the memory in use has come

@@ -141,69 +141,6 @@ fn a_long_message_goes_on_while_its_producer_looks_about() {
     });
 }
 
-/// A producer gives up a long message when the memory in use is full to the last byte, so that it
-/// cannot say so. Its consumer waits for the rest with the get lock held; the next producer needs
-/// that lock to take more memory into use.
-#[test]
-fn half_a_message_does_not_keep_the_memory_from_growing() {
-    let ring = ring(1 << 20);
-    // As long as a fragment: a quarter of the memory in use at first.
-    ring.put(
-        &[&vec![1; memory::START / 4 - layout::FRAME]],
-        Deadline::Now,
-    )
-    .unwrap();
-    let (reads, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
-    std::thread::scope(|scope| {
-        let (ring, reads, go) = (&ring, &reads, &go);
-        let consumer = scope.spawn(move || {
-            let wait = |_: &[u8]| (reads.wait(), go.wait());
-            ring.get_in_place(Deadline::Never, wait).unwrap();
-            let mut out = Vec::new();
-            ring.get(&mut out, Deadline::Never).map(|()| out)
-        });
-        reads.wait();
-        let soon = Deadline::after(Duration::from_millis(20));
-        assert_eq!(ring.put(&[&vec![2; 2 << 20]], soon), Err(PutError::Full));
-        assert_eq!(ring.stats().bytes, memory::START);
-        go.wait();
-        until(|| ring.stats().bytes == 0);
-        let wide = vec![3; memory::START + 1];
-        let put = ring.put(&[&wide], Deadline::after(Duration::from_secs(20)));
-        ring.close();
-        assert_eq!(put, Ok(()));
-        assert!(consumer.join().unwrap() == Ok(wide));
-    });
-}
-
-/// The memory in use is full and the capacity is not, and who holds the get lock is in the way of
-/// more memory.
-#[test]
-fn a_put_of_several_ends_at_its_deadline_while_the_get_lock_is_held() {
-    let ring = ring(1 << 20);
-    let quarter = vec![1; memory::START / 4 - layout::FRAME];
-    (0..4).for_each(|_| ring.put(&[&quarter], Deadline::Now).unwrap());
-    assert_eq!(ring.stats().bytes, memory::START);
-    let mut batch = Batch::default();
-    batch.push_with(|_| Ok::<(), ()>(())).unwrap();
-    let (reads, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
-    let (tell, hears) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let wait = |_: &[u8]| (reads.wait(), go.wait());
-            ring.get_in_place(Deadline::Never, wait).unwrap();
-        });
-        reads.wait();
-        scope.spawn(|| {
-            let soon = Deadline::after(Duration::from_millis(20));
-            tell.send(ring.put_many(&batch, 0, soon)).unwrap();
-        });
-        let told = hears.recv_timeout(Duration::from_secs(20));
-        go.wait();
-        assert_eq!(told, Ok((0, Err(PutError::Full))));
-    });
-}
-
 type Put = fn(&Ring, &[u8]) -> Result<(), PutError>;
 
 /// All the ways to put with all the time there is.
@@ -387,3 +324,4 @@ fn more_claims_than_there_can_be_are_an_error() {
 mod deaths;
 mod fuzz;
 mod model;
+mod room;
