@@ -23,6 +23,8 @@ pub(super) const START: usize = 256 << 10;
 const LARGE: usize = 64 << 10;
 /// A consumer that only copies a message lets its lock go sooner than this.
 const SOON: Duration = Duration::from_millis(1);
+/// No longer is waited for a consumer that makes room, however busily it does so.
+const MOST: Duration = Duration::from_millis(5);
 /// How many large messages there is to be room for at least.
 const FEW: usize = 4;
 /// Waiting in vain for a consumer is not tried again for so many times.
@@ -247,7 +249,7 @@ impl<'a> Putter<'a> {
         }
     }
 
-    /// Waits for a consumer that is at work to make room, as long as it is.
+    /// Waits for a consumer that is at work to make room, as long as it is and for [`MOST`].
     fn room_soon(&mut self, units: u32) -> bool {
         let ring = self.ring;
         let vain = ring.vain_waits.load(Relaxed);
@@ -255,8 +257,10 @@ impl<'a> Putter<'a> {
             ring.vain_waits.store(vain.wrapping_add(1), Relaxed);
             return false;
         }
-        let mut moved = Instant::now();
+        let start = Instant::now();
+        let mut moved = start;
         loop {
+            super::step("put: waiting for a consumer");
             let now = ring.head();
             if now != self.head {
                 (self.head, moved) = (now, Instant::now());
@@ -266,7 +270,7 @@ impl<'a> Putter<'a> {
                 return true;
             }
             // What copying a message of a MiB takes when both are slow.
-            if moved.elapsed() > Duration::from_micros(200) {
+            if moved.elapsed() > Duration::from_micros(200) || start.elapsed() > MOST {
                 ring.vain_waits.store(1, Relaxed);
                 return false;
             }

@@ -99,3 +99,29 @@ fn a_put_of_several_ends_at_its_deadline_while_the_get_lock_is_held() {
         assert_eq!(told, Ok((0, Err(PutError::Full))));
     });
 }
+
+/// A consumer takes a message whenever somebody looks whether it makes room.
+fn take_at_each_look(ring: Ring) {
+    let take = move || {
+        get(&ring).unwrap();
+        take_at_each_look(ring);
+    };
+    at("put: waiting for a consumer", 0, take);
+}
+
+#[test]
+fn a_large_put_does_not_wait_until_all_is_taken() {
+    let ring = ring(4 << 20);
+    let all = ring.0.units() as usize;
+    let mut batch = Batch::default();
+    (0..all).for_each(|_| batch.push_with(|_| Ok::<(), ()>(())).unwrap());
+    assert_eq!(ring.put_many(&batch, 0, Deadline::Now), (all, Ok(())));
+    let got = ring.get_many(&mut Batch::default(), 6000, Deadline::Now);
+    assert_eq!(got, Ok(6000));
+    // The first one where the memory begins anew learns that there is room.
+    ring.put(&[], Deadline::Now).unwrap();
+    take_at_each_look(ring.clone());
+    ring.put(&[&[1; 64 << 10]], Deadline::Now).unwrap();
+    PLAN.take();
+    assert!(ring.len() > all / 4, "{} of {all} were left", ring.len());
+}
