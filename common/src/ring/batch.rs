@@ -53,10 +53,7 @@ impl Batch {
                 // `write` has the whole buffer: it may have shortened it.
                 let end = self.bytes.len().max(start);
                 self.bytes.resize(end, 0);
-                let (kind, len) = (Kind::Whole, end - start);
-                let bits = Frame { kind, len }.to_bits();
-                self.bytes[start - FRAME..start].copy_from_slice(&bits.to_ne_bytes());
-                self.ends.push(end);
+                self.end_message(start);
                 Ok(())
             }
             Err(error) => {
@@ -104,6 +101,15 @@ impl Batch {
         let start = self.begin_frame() + FRAME;
         self.bytes.extend_from_slice(&[0; FRAME]);
         start
+    }
+
+    /// Makes what is behind `start` a message.
+    pub(super) fn end_message(&mut self, start: usize) {
+        let end = self.bytes.len();
+        let (kind, len) = (Kind::Whole, end - start);
+        let bits = Frame { kind, len }.to_bits();
+        self.bytes[start - FRAME..start].copy_from_slice(&bits.to_ne_bytes());
+        self.ends.push(end);
     }
 
     /// Fills the last unit up; gives the place of the next frame.

@@ -273,10 +273,10 @@ impl<'a> Getter<'a> {
                 Kind::Whole => return self.run(frame, out, most),
                 Kind::First => {
                     let before = out.bytes.len();
-                    out.begin_message();
+                    let start = out.begin_message();
                     let assembled = self.assemble(frame, &mut out.bytes, deadline);
                     if let Ok(Some(next)) = assembled {
-                        out.ends.push(out.bytes.len());
+                        out.end_message(start);
                         self.commit(next);
                         return Ok(1);
                     }

@@ -265,6 +265,19 @@ fn a_read_that_panics_takes_nothing() {
 }
 
 #[test]
+fn a_long_message_in_a_batch_can_be_passed_on() {
+    let (small, large) = (ring(256), ring(1 << 12));
+    let mut batch = Batch::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| small.put(&[&[7; 1000]], Deadline::Never).unwrap());
+        let soon = Deadline::after(Duration::from_secs(30));
+        assert_eq!(small.get_many(&mut batch, 5, soon), Ok(1));
+    });
+    assert_eq!(large.put_many(&batch, 0, Deadline::Now), (1, Ok(())));
+    assert_eq!(get(&large).unwrap(), [7; 1000]);
+}
+
+#[test]
 fn a_waker_may_use_the_ring() {
     struct Gives {
         ring: Ring,
