@@ -278,52 +278,6 @@ fn a_long_message_in_a_batch_can_be_passed_on() {
 }
 
 #[test]
-fn a_waker_may_use_the_ring() {
-    struct Gives {
-        ring: Ring,
-        told: std::sync::mpsc::Sender<()>,
-    }
-    impl std::task::Wake for Gives {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.ring.unwatch(End::Get, 0);
-            self.told.send(()).unwrap();
-        }
-    }
-    let ring = ring(256);
-    let (told, hears) = std::sync::mpsc::channel();
-    let gives = Gives {
-        ring: ring.clone(),
-        told,
-    };
-    ring.watch(End::Get, &std::sync::Arc::new(gives).into());
-    ring.put(&[b"news"], Deadline::Now).unwrap();
-    hears.recv_timeout(Duration::from_secs(30)).unwrap();
-}
-
-#[test]
-fn a_wake_for_a_future_that_is_gone_goes_to_another_sleeper() {
-    // Who is not told looks again after half a second.
-    let quick = || {
-        let ring = ring(256);
-        let number = ring.watch(End::Get, std::task::Waker::noop());
-        let signal = &ring.0.header().news.0.signal;
-        until(|| signal.is_awaited());
-        std::thread::sleep(Duration::from_millis(10));
-        std::thread::scope(|scope| {
-            let getter = scope.spawn(|| ring.get(&mut Vec::new(), Deadline::Never));
-            std::thread::sleep(Duration::from_millis(10));
-            ring.unwatch(End::Get, number);
-            let start = std::time::Instant::now();
-            ring.put(&[b"news"], Deadline::Now).unwrap();
-            getter.join().unwrap().unwrap();
-            start.elapsed() < Duration::from_millis(250)
-        })
-    };
-    // On a busy machine anything may take long once.
-    assert!((0..5).any(|_| quick()));
-}
-
-#[test]
 fn more_claims_than_there_can_be_are_an_error() {
     for claims in [u32::MAX as usize + 1, usize::MAX / 8, usize::MAX] {
         let config = RingConfig {
@@ -338,3 +292,4 @@ mod deaths;
 mod fuzz;
 mod model;
 mod room;
+mod wakes;

@@ -12,6 +12,7 @@
 
 use super::{Inner, Ring};
 use crate::sync::{SLICE, Signal};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, Thread};
@@ -105,7 +106,10 @@ fn wake(mut waiting: MutexGuard<'_, Waiting>) -> usize {
     let wakers = std::mem::take(&mut waiting.wakers);
     drop(waiting);
     let count = wakers.len();
-    wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    for (_, waker) in wakers {
+        // Foreign code. If it panics that has been printed; others are to be woken as well.
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
     count
 }
 
