@@ -135,7 +135,12 @@ impl Inner {
     ) -> Result<R, GetError> {
         let mut slept = false;
         loop {
-            let mut getter = self.lock_get(deadline)?;
+            let mut getter = self.lock_get(deadline).inspect_err(|_| {
+                if slept {
+                    // It may have been woken for a message, which somebody else shall have.
+                    self.header().news.0.signal.notify(1);
+                }
+            })?;
             let taken = take(&mut getter);
             let (freed, rest) = (getter.freed, getter.tail != getter.head);
             drop(getter);

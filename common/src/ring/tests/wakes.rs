@@ -80,3 +80,25 @@ fn a_waker_that_panics_keeps_no_news_from_others() {
         assert_eq!(get(&ring).unwrap(), b"news");
     }
 }
+
+#[test]
+fn a_wake_for_one_who_does_not_get_the_lock_in_time_goes_to_another() {
+    // Who is not told looks again after half a second.
+    let quick = || {
+        let (ring, hasty) = (ring(256), Deadline::after(Duration::from_millis(60)));
+        std::thread::scope(|scope| {
+            let hasty = scope.spawn(|| ring.get(&mut Vec::new(), hasty));
+            std::thread::sleep(Duration::from_millis(10));
+            let patient = scope.spawn(|| ring.get(&mut Vec::new(), Deadline::Never));
+            std::thread::sleep(Duration::from_millis(10));
+            let lock = ring.0.lock_get(Deadline::Now).ok().unwrap();
+            ring.put(&[b"news"], Deadline::Now).unwrap();
+            assert_eq!(hasty.join().unwrap(), Err(GetError::Empty));
+            let start = Instant::now();
+            drop(lock);
+            patient.join().unwrap().unwrap();
+            start.elapsed() < Duration::from_millis(250)
+        })
+    };
+    assert!((0..5).any(|_| quick()));
+}
