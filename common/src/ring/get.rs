@@ -186,7 +186,9 @@ impl Inner {
         let news = &self.header().news.0;
         let waited = self.wait(&news.signal, &self.news_spin, deadline, || {
             let tail = self.tail();
-            let patient = patience.is_left(tail) && !self.header().room.0.is_awaited();
+            let patient = patience != Patience::NONE
+                && self.may_wait(patience)
+                && !self.header().room.0.is_awaited();
             (tail.position() != self.head().position() && !patient)
                 || tail.closed()
                 || self.kicked()

@@ -175,8 +175,9 @@ impl Inner {
         }
     }
 
+    /// Whether one who is patient may sleep on.
     #[cold]
-    fn may_wait(&self, patience: Patience) -> bool {
+    pub(super) fn may_wait(&self, patience: Patience) -> bool {
         let (head, tail) = (self.head(), self.tail());
         // Much to copy is better copied while others work.
         patience.is_left(tail) && tail.units_since(head) < MUCH

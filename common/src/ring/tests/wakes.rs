@@ -102,3 +102,11 @@ fn a_wake_for_one_who_does_not_get_the_lock_in_time_goes_to_another() {
     };
     assert!((0..5).any(|_| quick()));
 }
+
+#[test]
+fn nobody_is_patient_while_there_is_much_to_copy() {
+    let ring = ring(1 << 20);
+    ring.put(&[&[1; 64 << 10]], Deadline::Now).unwrap();
+    let soon = Deadline::after(Duration::from_millis(20));
+    assert_eq!(ring.wait_readable(9, soon, || false), Ok(()));
+}
