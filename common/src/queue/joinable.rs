@@ -26,6 +26,9 @@ const SLOTS: usize = 86;
 const WORDS: usize = 3;
 /// The stamp of the slot that several may share; no process has it.
 const SHARED: u64 = u64::MAX;
+/// The ring's word that says how many were lost of which no `join` has told yet. (The first four
+/// count the ends of a queue that is split.)
+const LOST: usize = 4;
 
 /// A [`Queue`] whose consumers say when they are done with a value, and that can be waited for
 /// until everything is.
@@ -112,7 +115,7 @@ impl<T> JoinableQueue<T> {
 
     /// Blocks until everything that was put has been got and is done. What was in the hands of a
     /// process that died counts as done; how many values that were is returned (each is reported
-    /// to one caller only).
+    /// to one caller only, and to none whose time is over before all is done).
     pub fn join(&self) -> usize {
         self.join_until(Deadline::Never).unwrap_or(0)
     }
@@ -123,7 +126,6 @@ impl<T> JoinableQueue<T> {
     }
 
     fn join_until(&self, deadline: Deadline) -> Option<usize> {
-        let mut lost = 0;
         loop {
             let look = Deadline::after(deadline.at_most(Duration::from_millis(250)));
             let done = self
@@ -131,9 +133,10 @@ impl<T> JoinableQueue<T> {
                 .ring()
                 .wait_for_change(look, || self.unfinished() == 0);
             if done {
-                return Some(lost);
+                let lost = self.lost().swap(0, SeqCst);
+                return Some(usize::try_from(lost).unwrap_or(usize::MAX));
             }
-            lost += self.bury();
+            self.bury();
             if self.unfinished() > 0 && deadline.passed() {
                 return None;
             }
@@ -164,10 +167,15 @@ impl<T> JoinableQueue<T> {
         self.word(slot, 1).load(SeqCst).saturating_sub(done)
     }
 
-    /// Counts what dead processes held as done.
-    fn bury(&self) -> usize {
+    /// Counts what dead processes held as done, and as lost.
+    fn bury(&self) {
         let lost = (0..SLOTS).map(|slot| self.bury_in(slot));
-        usize::try_from(lost.fold(0, u64::saturating_add)).unwrap_or(usize::MAX)
+        self.lost()
+            .fetch_add(lost.fold(0, u64::saturating_add), SeqCst);
+    }
+
+    fn lost(&self) -> &AtomicU64 {
+        &self.queue.ring().words()[LOST]
     }
 
     fn bury_in(&self, slot: usize) -> u64 {
@@ -424,76 +432,4 @@ impl<'de, T> Deserialize<'de> for JoinableQueue<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The stamp of a process that has ended: init has another start time.
-    const DEAD: u64 = u64::MAX << 22 | 1;
-
-    fn write(queue: &JoinableQueue<u32>, slot: usize, values: [u64; 3]) {
-        for (word, value) in values.into_iter().enumerate() {
-            queue.word(slot, word).store(value, SeqCst);
-        }
-    }
-
-    #[test]
-    fn a_process_with_two_slots_can_be_done_with_both() {
-        let queue = JoinableQueue::<u32>::new().unwrap();
-        let me = Owner::current().stamp();
-        // Two threads got their first values together, and a third value came.
-        write(&queue, 0, [me, 2, 1]);
-        write(&queue, 1, [me, 1, 0]);
-        assert_eq!([queue.task_done(), queue.task_done()], [Ok(()); 2]);
-        assert_eq!(queue.task_done(), Err(TooManyDone));
-        assert_eq!(queue.join_timeout(Duration::ZERO), Some(0));
-    }
-
-    #[test]
-    fn what_was_got_through_the_shared_slot_can_be_done_when_another_is_free() {
-        let queue = JoinableQueue::<u32>::new().unwrap();
-        for slot in 0..SLOTS - 1 {
-            write(&queue, slot, [DEAD, 1, 0]);
-        }
-        queue.put(1).unwrap();
-        queue.get().unwrap();
-        assert_eq!(queue.in_hands(SLOTS - 1), 1);
-        assert_eq!(queue.bury(), SLOTS - 1);
-        assert_eq!(queue.task_done(), Ok(()));
-        assert_eq!(queue.task_done(), Err(TooManyDone));
-        assert_eq!(queue.join_timeout(Duration::ZERO), Some(0));
-    }
-
-    #[test]
-    fn what_the_dead_held_is_counted_once() {
-        let queue = JoinableQueue::<u32>::new().unwrap();
-        write(&queue, 3, [DEAD, 5, 2]);
-        write(&queue, 4, [Owner::current().stamp(), 4, 0]);
-        assert_eq!(queue.unfinished(), 7);
-        assert_eq!((queue.bury(), queue.bury()), (3, 0));
-        assert_eq!(queue.unfinished(), 4);
-    }
-
-    #[test]
-    fn nobody_is_buried_while_another_may_be_putting_the_count_right() {
-        let queue = JoinableQueue::<u32>::new().unwrap();
-        write(&queue, 3, [DEAD, 1, 0]);
-        queue.put(1).unwrap();
-        let read = |_: &[u8]| std::thread::scope(|scope| scope.spawn(|| queue.bury()).join());
-        let buried = queue.queue.ring().get_in_place(Deadline::Now, read);
-        assert_eq!(buried.unwrap().unwrap(), 0);
-        assert_eq!(queue.bury(), 1);
-    }
-
-    #[test]
-    fn overwritten_counts_are_no_panic() {
-        let queue = JoinableQueue::<u32>::new().unwrap();
-        queue.put(1).unwrap();
-        for slot in 0..SLOTS {
-            queue.word(slot, 0).store(DEAD, SeqCst);
-            queue.word(slot, 1).store(u64::MAX, SeqCst);
-        }
-        assert_eq!(queue.unfinished(), usize::MAX);
-        assert_eq!(queue.bury(), usize::MAX);
-        assert_eq!(queue.get(), Ok(1));
-    }
-}
+mod tests;

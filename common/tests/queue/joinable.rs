@@ -1,6 +1,7 @@
 //! A queue that knows what its consumers are done with: what must not count.
 
-use common::process;
+use super::LONG;
+use common::process::{self, Process};
 use common::queue::JoinableQueue;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::cell::Cell;
@@ -43,6 +44,26 @@ fn a_value_whose_reading_panics_is_in_nobodys_hands() {
         queue.put(Panics).unwrap();
         let got = catch_unwind(AssertUnwindSafe(|| queue.get().map(drop)));
         assert!(got.is_err());
+        assert_eq!(queue.join_timeout(Duration::ZERO), Some(0));
+    });
+}
+
+#[test]
+fn what_is_found_lost_while_a_join_is_in_vain_is_told_by_the_next() {
+    isolated(|| {
+        let queue = JoinableQueue::new().unwrap();
+        queue.put(1).unwrap();
+        queue.put(2).unwrap();
+        let die = |queue: JoinableQueue<u32>| {
+            queue.get().unwrap();
+            std::process::abort();
+        };
+        let child: Process<()> = Process::spawn(die, (queue.clone(),)).unwrap();
+        assert!(child.join().is_err());
+        assert_eq!(queue.join_timeout(Duration::ZERO), None);
+        assert_eq!(queue.unfinished(), 1);
+        drop(queue.get_guard_timeout(LONG).unwrap());
+        assert_eq!(queue.join_timeout(Duration::ZERO), Some(1));
         assert_eq!(queue.join_timeout(Duration::ZERO), Some(0));
     });
 }
