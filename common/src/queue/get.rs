@@ -97,7 +97,8 @@ impl<T: DeserializeOwned> Queue<T> {
     }
 
     /// The values as they come, until the queue is closed and drained. Blocks while there is
-    /// none. An error ends it, after it has been given.
+    /// none. An error ends it, after it has been given; but one message that is none of the queue's
+    /// type does not.
     ///
     /// ```
     /// use common::queue::Queue;

@@ -27,7 +27,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// * in the arguments of a process or of a manager's call, where the process or the manager ends
 ///   before it has read them, or of a coroutine that was with a worker when its pool ended;
 /// * in bytes that the program has made itself, with [`codec`](crate::codec) say;
-/// * in what a process had still to send when it was killed.
+/// * in what a process had still to send when it was killed;
+/// * in the hands of a process that was killed, if 64 others that lived had got one before it.
 ///
 /// A forked child's copy counts from its first put or get on, until it is dropped or the child
 /// ends. Until then the parent must keep one of its own. A closure that is forked is dropped in the
@@ -170,7 +171,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     }
 
     /// The values as they come, until there is no sender any more. Blocks while there is none. An
-    /// error ends it, after it has been given.
+    /// error ends it, as it does [`Queue::iter`].
     pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> + use<'_, T> {
         until_the_end(|| self.get())
     }
