@@ -1,6 +1,7 @@
 //! The programs and examples, run as a person runs them.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -21,7 +22,7 @@ pub struct Output {
 ///
 /// # Panics
 ///
-/// If it was not; `cargo test` builds both.
+/// If it was not, or not since its sources were changed; `cargo test` builds both.
 pub fn program(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("this test's path");
     let built = this
@@ -34,7 +35,23 @@ pub fn program(name: &str) -> PathBuf {
         "{} is not built: run `cargo test`",
         path.display()
     );
+    // A test program that is run alone, with `--test`, is built without the examples.
+    assert!(
+        !is_stale(&path),
+        "{} is older than its sources: run the member's whole `cargo test`, or `cargo build \
+         --examples`, and then this",
+        path.display()
+    );
     path
+}
+
+/// Whether any of the files that it was built from is newer. Cargo lists those in a file beside it.
+fn is_stale(program: &Path) -> bool {
+    let modified = |path: &Path| fs::metadata(path).and_then(|about| about.modified()).ok();
+    let sources = fs::read_to_string(program.with_extension("d")).unwrap_or_default();
+    let built = modified(program);
+    let mut sources = sources.split_whitespace().skip(1);
+    sources.any(|source| modified(Path::new(source)) > built)
 }
 
 /// Runs a program to its end, for at most a minute.
@@ -66,5 +83,36 @@ pub fn run(program: impl AsRef<Path>, args: &[&str]) -> Output {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         code: output.status.code(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    #[test]
+    fn a_program_is_stale_when_one_of_its_sources_is_newer() {
+        let folder = std::env::temp_dir().join(format!("testkit-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let [program, old, new] = ["program", "old.rs", "new.rs"].map(|name| folder.join(name));
+        let changed = |path: &Path, hours: u64| {
+            let time = SystemTime::now() - Duration::from_secs(3600 * hours);
+            fs::File::create(path).unwrap().set_modified(time).unwrap();
+        };
+        changed(&old, 3);
+        changed(&program, 2);
+        assert!(!is_stale(&program), "cargo has said nothing");
+        let list = format!(
+            "{0}: {1} {1}.gone {2}",
+            program.display(),
+            old.display(),
+            new.display()
+        );
+        fs::write(program.with_extension("d"), list).unwrap();
+        assert!(!is_stale(&program));
+        changed(&new, 1);
+        assert!(is_stale(&program));
+        fs::remove_dir_all(folder).unwrap();
     }
 }
