@@ -23,7 +23,7 @@ use std::marker::PhantomData;
 use thiserror::Error;
 
 /// A value could not be turned into bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[error("a value of type `{type_name}` cannot be serialised: {reason}")]
 pub struct EncodeError {
     /// The Rust name of the value's type.
@@ -32,8 +32,15 @@ pub struct EncodeError {
     pub reason: String,
 }
 
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Bytes could not be turned into a value.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[error("{length} bytes are not a value of type `{type_name}`: {reason}")]
 pub struct DecodeError {
     /// The Rust name of the type that was asked for.
@@ -42,6 +49,13 @@ pub struct DecodeError {
     pub length: usize,
     /// What serde or the codec said.
     pub reason: String,
+}
+
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Turns a value into bytes.
@@ -264,6 +278,10 @@ mod tests {
         assert_eq!(out, [1, 2]);
         assert!(error.to_string().contains("not today"), "{error}");
         assert!(error.to_string().contains("Refuses"), "{error}");
+        // It is what `main` and `unwrap` print.
+        assert_eq!(format!("{error:?}"), error.to_string());
+        let error = decode::<u32>(&[]).unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
     }
 
     #[test]

@@ -109,11 +109,18 @@ impl From<&Address> for Address {
 pub struct Key([u8; 32]);
 
 /// Text that is no key.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 #[error("a key is written as 64 hexadecimal digits, not as {length} characters like these")]
 pub struct BadKey {
     /// How long the text is, in bytes.
     pub length: usize,
+}
+
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for BadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Key {

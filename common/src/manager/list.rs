@@ -52,13 +52,20 @@ impl Manager {
 }
 
 /// `Err` of methods that name a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("index {index} is out of range: the length is {len}")]
 pub struct IndexError {
     /// What was asked for.
     pub index: usize,
     /// How many there are.
     pub len: usize,
+}
+
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for IndexError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl<T: Item> ListProxy<T> {

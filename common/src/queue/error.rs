@@ -171,3 +171,15 @@ impl<T> Error for GetManyError<T> {
         Some(&self.reason)
     }
 }
+
+/// `task_done` was called more often than this process has got values.
+#[derive(Clone, Copy, PartialEq, Eq, Error)]
+#[error("task_done() was called more often than this process has got values from the queue")]
+pub struct TooManyDone;
+
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for TooManyDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -6,7 +6,7 @@
 //! much was in its hands. Unfinished is what waits and what is in somebody's hands.
 
 use super::get::patiently;
-use super::{GetError, PutError, Queue, QueueBuilder, QueueStats, with_buffer};
+use super::{GetError, PutError, Queue, QueueBuilder, QueueStats, TooManyDone, with_buffer};
 use crate::deadline::Deadline;
 use crate::shm::{Owner, ShmError};
 use crate::{codec, ring};
@@ -19,7 +19,6 @@ use std::process;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
-use thiserror::Error;
 
 /// Consumer processes; one more would share the last slot, whose dead are not noticed.
 const SLOTS: usize = 86;
@@ -48,11 +47,6 @@ const LOST: usize = 4;
 pub struct JoinableQueue<T> {
     queue: Queue<T>,
 }
-
-/// `task_done` was called more often than this process has got values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("task_done() was called more often than this process has got values from the queue")]
-pub struct TooManyDone;
 
 impl<T> JoinableQueue<T> {
     /// A queue bounded by its bytes alone, as [`Queue::new`].

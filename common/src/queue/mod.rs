@@ -38,9 +38,9 @@ mod put;
 mod split;
 
 pub use crate::ring::RingStats as QueueStats;
-pub use error::{GetError, GetManyError, PutError, PutManyError, PutReason};
+pub use error::{GetError, GetManyError, PutError, PutManyError, PutReason, TooManyDone};
 pub use future::{GetFuture, GetStream, PutFuture};
-pub use joinable::{JoinableQueue, TaskGuard, TooManyDone};
+pub use joinable::{JoinableQueue, TaskGuard};
 pub use split::{Receiver, Sender};
 
 use crate::ring::{Batch, Ring, RingConfig};

@@ -88,7 +88,7 @@ pub struct ArrayGuard<'a, T> {
 }
 
 /// An array could not be made, read or written.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum ArrayError {
     /// It is not that long.
     #[error("{start}..{end} is not inside an array of {len} elements")]
@@ -123,6 +123,13 @@ pub enum ArrayError {
     /// The bytes are no element: some process has overwritten them.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+}
+
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for ArrayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl<T: Serialize + DeserializeOwned> Array<T> {

@@ -9,6 +9,7 @@ use crate::futex::Spin;
 use crate::panic;
 use crate::shm::{Shared, ShmError};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
@@ -50,9 +51,16 @@ impl BarrierWait {
 
 /// The barrier is broken: a party was late, gave up, or reset it.
 #[doc(alias = "BrokenBarrierError")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Error)]
 #[error("the barrier is broken: a party came too late, aborted it, or reset it")]
 pub struct BrokenBarrier;
+
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for BrokenBarrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 #[repr(C)]
 struct State {

@@ -61,7 +61,7 @@ pub struct MutexGuard<'a, T: Serialize> {
 }
 
 /// A mutex could not be made, locked or changed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum MutexError {
     /// Somebody else held it, until the deadline if there was one.
     #[error("the mutex is held by somebody else")]
@@ -93,6 +93,13 @@ pub enum MutexError {
     /// The mutex has been overwritten by some process.
     #[error("the mutex's memory has been overwritten by some process")]
     Broken,
+}
+
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for MutexError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 #[repr(C)]

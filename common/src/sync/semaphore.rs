@@ -9,6 +9,7 @@ use crate::deadline::Deadline;
 use crate::futex::Spin;
 use crate::shm::{Shared, ShmError};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -42,13 +43,20 @@ pub struct Permit<'a> {
 }
 
 /// More permits were given back than there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Error)]
 #[error("{released} more permits would be over the semaphore's bound of {bound}")]
 pub struct Overflow {
     /// How many were given back.
     pub released: u32,
     /// The most there may be.
     pub bound: u32,
+}
+
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 #[repr(C)]

@@ -74,6 +74,8 @@ fn a_wrong_key_is_refused() {
         };
         assert_eq!(error, refused);
         Manager::connect(manager.address(), manager.key()).unwrap();
+        let error = Key::from_hex("c0ffee").unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
         let key = Key::from_secret(b"a long and secret text");
         let chosen = Manager::builder().key(key.clone()).start().unwrap();
         Manager::connect(chosen.address(), &key).unwrap();

@@ -34,6 +34,7 @@ fn lists() {
         assert_eq!(list.set(0, 100).unwrap(), Ok(-1));
         let range = IndexError { index: 11, len: 11 };
         assert_eq!(list.set(11, 0).unwrap(), Err(range));
+        assert_eq!(format!("{range:?}"), range.to_string());
         assert_eq!(list.get(0).unwrap(), Some(100));
         assert_eq!(list.get(11).unwrap(), None);
         list.sort().unwrap();

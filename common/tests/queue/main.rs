@@ -388,6 +388,7 @@ fn a_joinable_queue_waits_for_its_workers() {
         }
         workers.iter().for_each(|worker| worker.join().unwrap());
         assert_eq!(tasks.task_done(), Err(TooManyDone));
+        assert_eq!(format!("{TooManyDone:?}"), TooManyDone.to_string());
         tasks.put(Some(1)).unwrap();
         assert_eq!((tasks.unfinished(), tasks.join_timeout(SOON)), (1, None));
         let _ = tasks.get_guard().unwrap();

@@ -320,7 +320,9 @@ fn a_value_too_long_for_the_mutex_is_an_error_and_changes_nothing() {
     let mutex = Mutex::with_capacity(vec![0u8; 10], 100).unwrap();
     let mut guard = mutex.lock().unwrap();
     guard.resize(1000, 7);
-    assert!(matches!(guard.store(), Err(MutexError::TooLong { .. })));
+    let error = guard.store().unwrap_err();
+    assert!(matches!(error, MutexError::TooLong { .. }));
+    assert!(format!("{error:?}").contains("with_capacity"), "{error:?}");
     drop(guard);
     assert_eq!(*mutex.lock().unwrap(), [0; 10]);
 }
@@ -354,7 +356,8 @@ fn a_semaphore_counts() {
             semaphore.release(1).unwrap();
             assert_eq!(semaphore.available(), available);
         }
-        assert!(bounded.release(1).is_err());
+        let error = bounded.release(1).unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
         assert_eq!(bounded.available(), 2);
 
         let empty = Semaphore::new(0).unwrap();

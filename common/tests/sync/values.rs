@@ -59,7 +59,9 @@ fn arrays_are_shared() {
         assert_eq!(array.read(0..5).unwrap(), [1, 3, 6, 10, 15]);
         array.write(1, &[0, 0]).unwrap();
         assert_eq!(array.read(0..4).unwrap(), [1, 0, 0, 10]);
-        assert!(matches!(array.get(5), Err(ArrayError::OutOfRange { .. })));
+        let error = array.get(5).unwrap_err();
+        assert!(matches!(error, ArrayError::OutOfRange { .. }));
+        assert_eq!(format!("{error:?}"), error.to_string());
         assert!(matches!(
             array.write(4, &[1, 2]),
             Err(ArrayError::OutOfRange { .. })

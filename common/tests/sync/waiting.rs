@@ -352,7 +352,8 @@ fn a_barrier_breaks_and_is_mended() {
         let waiting = parties(&barrier, 2);
         barrier.abort();
         assert!(all(waiting, false) && barrier.is_broken());
-        assert!(barrier.wait().is_err());
+        let error = barrier.wait().unwrap_err();
+        assert_eq!(format!("{error:?}"), error.to_string());
         barrier.reset();
         let waiting = parties(&barrier, 2);
         barrier.reset();
