@@ -116,8 +116,9 @@ impl PoolBuilder {
     /// The pool keeps the arguments for the workers that come later: a queue's
     /// `Sender` among them counts until the pool and its results are dropped.
     ///
-    /// If it panics the worker ends; after three such in a row the tasks that wait are answered
-    /// with [`TaskError::NoWorkers`](super::TaskError::NoWorkers).
+    /// If it panics the worker ends, and is replaced; after three such in a row, with no other
+    /// worker at work, the tasks that wait are answered with
+    /// [`TaskError::NoWorkers`](super::TaskError::NoWorkers).
     ///
     /// ```
     /// use common::pool::Pool;

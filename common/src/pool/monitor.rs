@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 
 /// The first and the longest pause between two attempts to start a worker.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// So many workers in a row that die before they are ready mean that none ever will be.
+/// So many workers in a row that die before they are ready mean that none ever will be, where none
+/// is.
 const UNREADY: u32 = 3;
 /// Beyond its deadline a task whose answer is being sent has this long.
 const SENDING: Duration = Duration::from_secs(1);
@@ -208,6 +209,7 @@ impl Engine {
         self.results.kick();
         if self.claims.is_ready(worker) {
             watch.unready = 0;
+            watch.pause = RETRY.0;
         } else {
             // One that could be told why says so and exits well.
             if !status.is_some_and(|status| status.success()) {
@@ -366,16 +368,17 @@ impl Engine {
             watch.retry_at = None;
             return;
         }
-        if watch.unready >= UNREADY {
+        let (ready, starting): (Vec<_>, Vec<_>) = lock(&self.crew)
+            .processes()
+            .into_iter()
+            .partition(|(worker, _)| self.claims.is_ready(*worker));
+        if watch.unready >= UNREADY && ready.is_empty() {
             let reason = lock(&self.core).unready.take();
             let reason = reason
                 .unwrap_or_else(|| "the last workers died before they were ready to work".into());
-            let processes = lock(&self.crew).processes();
-            let unready = processes
-                .iter()
-                .filter(|(worker, _)| !self.claims.is_ready(*worker));
-            watch.discounted = unready.map(|(_, process)| process.pid()).collect();
+            watch.discounted = starting.iter().map(|(_, process)| process.pid()).collect();
             watch.unready = 0;
+            watch.pause = RETRY.0;
             watch.given_up = true;
             self.give_up(reason);
         }
@@ -392,7 +395,7 @@ impl Engine {
         let alone = vacancies.len() == self.settings.workers;
         for (nth, worker) in vacancies.into_iter().enumerate() {
             match self.start_worker(worker) {
-                Ok(()) => watch.pause = RETRY.0.max(watch.pause / 2),
+                Ok(()) => {}
                 Err(error) => {
                     watch.retry_at = Some(Instant::now() + watch.pause);
                     watch.pause = (watch.pause * 2).min(RETRY.1);

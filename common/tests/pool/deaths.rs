@@ -233,15 +233,22 @@ fn chaos() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut random = 1u64;
+                let (mut answered, mut early) = ([0; 3], false);
                 while Instant::now() < end {
                     random = random
                         .wrapping_mul(6364136223846793005)
                         .wrapping_add(1442695040888963407);
                     sleep(Duration::from_micros((random >> 33) % 20_000));
-                    let pids = pids(&pool);
-                    if !pids.is_empty() {
-                        let _ = kill(pids[(random >> 40) as usize % pids.len()], Signal::SIGKILL);
+                    let at = (random >> 40) as usize % 3;
+                    let worker = &pool.stats().workers[at];
+                    let Some(pid) = worker.pid else { continue };
+                    // Three in a row that were not ready yet would be the end of all that waits.
+                    let idle = worker.tasks == answered[at];
+                    if idle && early {
+                        continue;
                     }
+                    (early, answered[at]) = (idle, worker.tasks);
+                    let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
                 }
             });
             for chunk in [1, 7, 100] {

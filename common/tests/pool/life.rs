@@ -6,6 +6,7 @@ use common::process::{self, Process, StartMethod, Stdio};
 use common::sync::Event as Gate;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,6 +145,29 @@ fn an_initializer_that_kills_its_worker_is_told() {
         let error = pool.apply(square, (1,)).unwrap_err();
         std::fs::remove_file(&licence).unwrap();
         assert!(error.to_string().contains("SIGABRT"), "{error}");
+    });
+}
+
+#[test]
+fn one_worker_is_enough_where_others_cannot_be_made_ready() {
+    isolated(|| {
+        let take = |seat: PathBuf| assert!(File::create_new(seat).is_ok(), "there is one seat");
+        let seat = std::env::temp_dir().join(format!("pool-seat-{}", std::process::id()));
+        let (ended, ends) = channel();
+        let builder = Pool::builder().workers(2).on_event(move |event| {
+            if let Event::WorkerEnded { .. } = event {
+                let _ = ended.send(());
+            }
+        });
+        let pool = builder.initializer(take, (seat.clone(),)).build().unwrap();
+        let go = Gate::new().unwrap();
+        let waits = pool.apply_async(|go: Gate| go.wait(), (go.clone(),));
+        for _ in 0..5 {
+            ends.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+        go.set();
+        assert_eq!(waits.get(), Ok(()));
+        std::fs::remove_file(seat).unwrap();
     });
 }
 
