@@ -16,7 +16,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// Everything the server has.
@@ -195,6 +196,14 @@ pub(super) fn poison(object: u64, clear: bool) -> Result<Option<Panic>, CallErro
 /// Holds that were ended by a thread that is not the server's own.
 static ELSEWHERE: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 static ANY_ELSEWHERE: AtomicBool = AtomicBool::new(false);
+/// The server, should it sleep.
+static SERVER: OnceLock<Waker> = OnceLock::new();
+
+/// Says how [`release_elsewhere`] is asked for.
+pub(super) fn set_waker(server: Waker) {
+    // There is one server in a process.
+    let _ = SERVER.set(server);
+}
 
 /// The server's own hold on an object is over.
 pub(super) fn release_own(id: &[u8; 16], object: u64) {
@@ -206,6 +215,9 @@ pub(super) fn release_own(id: &[u8; 16], object: u64) {
         .unwrap_or_else(PoisonError::into_inner)
         .push(object);
     ANY_ELSEWHERE.store(true, Ordering::Release);
+    if let Some(server) = SERVER.get() {
+        server.wake_by_ref();
+    }
 }
 
 /// Does what [`release_own`] could not do at once.

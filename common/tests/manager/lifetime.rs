@@ -369,42 +369,6 @@ fn a_proxy_beside_something_whose_writing_panics_holds_nothing() {
 }
 
 #[test]
-fn a_thread_of_the_manager_holds_a_value_for_as_long_as_it_has_the_proxy() {
-    isolated(|| {
-        let manager = Manager::new().unwrap();
-        let (value, host) = (manager.host(1u64).unwrap(), manager.host(()).unwrap());
-        let used = manager.event().unwrap();
-        let begin = |_: &mut (), value: Proxy<u64>, used: EventProxy| {
-            std::thread::spawn(move || {
-                value.call(add, (1,)).unwrap();
-                drop(value);
-                used.set();
-            });
-        };
-        host.call(begin, (value.clone(), used.clone())).unwrap();
-        used.wait();
-        assert_eq!(value.call(get, ()).unwrap(), 2);
-        drop(value);
-        eventually("the value is dropped", || manager.count().unwrap() == 1);
-    });
-}
-
-/// It does not wait for itself.
-#[test]
-fn a_function_uses_a_proxy_that_another_thread_of_the_manager_received() {
-    isolated(|| {
-        let manager = Manager::new().unwrap();
-        let (value, host) = (manager.host(7u64).unwrap(), manager.host(()).unwrap());
-        let receive = |_: &mut (), bytes: Vec<u8>| {
-            let receiver = std::thread::spawn(move || decode::<Proxy<u64>>(&bytes).unwrap());
-            receiver.join().unwrap().call(get, ()).unwrap()
-        };
-        let received = host.call_timeout(receive, (encode(&value).unwrap(),), LONG);
-        assert_eq!(received, Ok(7));
-    });
-}
-
-#[test]
 fn a_proxy_that_could_not_be_sent_holds_nothing() {
     isolated(|| {
         let manager = Manager::new().unwrap();

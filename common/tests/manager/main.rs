@@ -7,6 +7,7 @@ mod limits;
 mod pool;
 mod remote;
 mod shutdown;
+mod threads;
 mod typed;
 mod unpolled;
 mod waiting;

@@ -57,6 +57,20 @@ impl Wakes {
         }
     }
 
+    /// Ends the server's sleep, for none of its clients.
+    pub(super) fn waker(self: &Arc<Self>) -> Waker {
+        self.waker_of(NOBODY, 0)
+    }
+
+    fn waker_of(self: &Arc<Self>, client: u32, number: u64) -> Waker {
+        let wakes = self.clone();
+        Waker::from(Arc::new(Call {
+            wakes,
+            client,
+            number,
+        }))
+    }
+
     fn add(&self, client: u32, number: u64) {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.push((client, number));
@@ -67,6 +81,9 @@ impl Wakes {
         }
     }
 }
+
+/// Clients are numbered from 1.
+const NOBODY: u32 = 0;
 
 struct Call {
     wakes: Arc<Wakes>,
@@ -87,12 +104,7 @@ pub(super) struct Calls(HashMap<u64, (Later, Waker)>);
 impl Calls {
     /// One more, to be [polled](Calls::poll) at once.
     pub(super) fn add(&mut self, number: u64, later: Later, client: u32, wakes: &Arc<Wakes>) {
-        let wakes = wakes.clone();
-        let waker = Waker::from(Arc::new(Call {
-            wakes,
-            client,
-            number,
-        }));
+        let waker = wakes.waker_of(client, number);
         self.0.insert(number, (later, waker));
     }
 

@@ -78,6 +78,7 @@ impl Server {
         let wakes = Wakes::new().map_err(os)?;
         let woken = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKES);
         epoll.add(wakes.event(), woken).map_err(os)?;
+        objects::set_waker(wakes.waker());
         Ok(Server {
             door,
             epoll,

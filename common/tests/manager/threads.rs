@@ -1,0 +1,82 @@
+//! Threads that functions of the manager begin, which use its values as well.
+
+use crate::eventually;
+use common::codec::{decode, encode};
+use common::manager::{EventProxy, Manager, Proxy};
+use common::sync::Event;
+use std::time::Duration;
+use testkit::isolated;
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn get(n: &mut u64) -> u64 {
+    *n
+}
+
+fn add(n: &mut u64, by: u64) {
+    *n += by;
+}
+
+#[test]
+fn a_thread_of_the_manager_holds_a_value_for_as_long_as_it_has_the_proxy() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (value, host) = (manager.host(1u64).unwrap(), manager.host(()).unwrap());
+        let used = manager.event().unwrap();
+        let begin = |_: &mut (), value: Proxy<u64>, used: EventProxy| {
+            std::thread::spawn(move || {
+                value.call(add, (1,)).unwrap();
+                drop(value);
+                used.set();
+            });
+        };
+        host.call(begin, (value.clone(), used.clone())).unwrap();
+        used.wait();
+        assert_eq!(value.call(get, ()).unwrap(), 2);
+        drop(value);
+        eventually("the value is dropped", || manager.count().unwrap() == 1);
+    });
+}
+
+/// Though nobody says anything to the manager, which sleeps.
+#[test]
+fn a_thread_of_the_manager_drops_the_last_proxy() {
+    struct Told(Event);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.set();
+        }
+    }
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (dropped, go) = (Event::new().unwrap(), Event::new().unwrap());
+        let value = manager.host_with(Told, (dropped.clone(),)).unwrap();
+        let keep = |_: &mut (), value: Proxy<Told>, go: Event| {
+            std::thread::spawn(move || {
+                go.wait();
+                drop(value);
+            });
+        };
+        let host = manager.host(()).unwrap();
+        host.call(keep, (value.clone(), go.clone())).unwrap();
+        drop(value);
+        assert_eq!(manager.count().unwrap(), 2);
+        go.set();
+        assert!(dropped.wait_timeout(LONG));
+    });
+}
+
+/// It does not wait for itself.
+#[test]
+fn a_function_uses_a_proxy_that_another_thread_of_the_manager_received() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (value, host) = (manager.host(7u64).unwrap(), manager.host(()).unwrap());
+        let receive = |_: &mut (), bytes: Vec<u8>| {
+            let receiver = std::thread::spawn(move || decode::<Proxy<u64>>(&bytes).unwrap());
+            receiver.join().unwrap().call(get, ()).unwrap()
+        };
+        let received = host.call_timeout(receive, (encode(&value).unwrap(),), LONG);
+        assert_eq!(received, Ok(7));
+    });
+}
