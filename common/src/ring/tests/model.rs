@@ -106,6 +106,18 @@ impl Model {
     }
 }
 
+/// As if so much had gone through it before.
+fn begin_at(ring: &Ring, start: u64) {
+    let header = ring.0.header();
+    let (put, get) = (&header.put.0, &header.get.0);
+    for place in [&header.tail.0, &header.head.0, &put.head, &get.tail] {
+        place.store(start, SeqCst);
+    }
+}
+
+/// Positions begin anew in 200 units, and counts of messages in 50.
+const LATE: u64 = (1 << 62) - 1 - (50 << 32 | 200);
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200 * testkit::soak()))]
 
@@ -117,6 +129,7 @@ proptest! {
         // less again.
         scale in prop_oneof![Just(0u32), Just(10)],
         max_items in prop_oneof![3 => Just(0u32), 1 => 1..10u32],
+        start in prop_oneof![Just(0), Just(LATE)],
     ) {
         let mut ring = Ring::create(RingConfig {
             capacity: 1 << (log + scale),
@@ -124,6 +137,7 @@ proptest! {
             claims: 0,
         })
         .unwrap();
+        begin_at(&ring, start);
         let mut model = Model {
             capacity: 1 << (log + scale),
             max_items: max_items as usize,
