@@ -48,12 +48,14 @@ fn a_thread_of_the_manager_drops_the_last_proxy() {
         }
     }
     isolated(|| {
-        let manager = Manager::new().unwrap();
+        // They outlive the manager, which has let go of them when it has ended.
         let (dropped, go) = (Event::new().unwrap(), Event::new().unwrap());
+        let manager = Manager::new().unwrap();
         let value = manager.host_with(Told, (dropped.clone(),)).unwrap();
         let keep = |_: &mut (), value: Proxy<Told>, go: Event| {
             std::thread::spawn(move || {
                 go.wait();
+                drop(go);
                 drop(value);
             });
         };
