@@ -4,6 +4,8 @@ use crate::eventually;
 use common::codec::{decode, encode};
 use common::manager::{EventProxy, Manager, Proxy};
 use common::sync::Event;
+use std::sync::Mutex;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use testkit::isolated;
 
@@ -17,6 +19,19 @@ fn add(n: &mut u64, by: u64) {
     *n += by;
 }
 
+/// In the manager: its other thread.
+static THREAD: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
+
+fn begin_thread(run: impl FnOnce() + Send + 'static) {
+    *THREAD.lock().unwrap() = Some(std::thread::spawn(run));
+}
+
+/// A thread that is cut short by the manager's end leaves open what it has.
+fn join_thread(_: &mut ()) {
+    let thread = THREAD.lock().unwrap().take();
+    thread.unwrap().join().unwrap();
+}
+
 #[test]
 fn a_thread_of_the_manager_holds_a_value_for_as_long_as_it_has_the_proxy() {
     isolated(|| {
@@ -24,7 +39,7 @@ fn a_thread_of_the_manager_holds_a_value_for_as_long_as_it_has_the_proxy() {
         let (value, host) = (manager.host(1u64).unwrap(), manager.host(()).unwrap());
         let used = manager.event().unwrap();
         let begin = |_: &mut (), value: Proxy<u64>, used: EventProxy| {
-            std::thread::spawn(move || {
+            begin_thread(move || {
                 value.call(add, (1,)).unwrap();
                 drop(value);
                 used.set();
@@ -35,6 +50,7 @@ fn a_thread_of_the_manager_holds_a_value_for_as_long_as_it_has_the_proxy() {
         assert_eq!(value.call(get, ()).unwrap(), 2);
         drop(value);
         eventually("the value is dropped", || manager.count().unwrap() == 1);
+        host.call(join_thread, ()).unwrap();
     });
 }
 
@@ -53,9 +69,8 @@ fn a_thread_of_the_manager_drops_the_last_proxy() {
         let manager = Manager::new().unwrap();
         let value = manager.host_with(Told, (dropped.clone(),)).unwrap();
         let keep = |_: &mut (), value: Proxy<Told>, go: Event| {
-            std::thread::spawn(move || {
+            begin_thread(move || {
                 go.wait();
-                drop(go);
                 drop(value);
             });
         };
@@ -65,6 +80,7 @@ fn a_thread_of_the_manager_drops_the_last_proxy() {
         assert_eq!(manager.count().unwrap(), 2);
         go.set();
         assert!(dropped.wait_timeout(LONG));
+        host.call(join_thread, ()).unwrap();
     });
 }
 
