@@ -15,11 +15,12 @@
 //! Each piece of this crate that ships functions has its own signature (`S`), with its own magic
 //! number, so that an entry of one kind is never called as another.
 //!
-//! To copy: function.rs, panic.rs, codec.rs.
+//! To copy: function.rs, image.rs, panic.rs, codec.rs.
 
 #![allow(unsafe_code)] // Reads an entry at a checked address; makes a value of a zero-sized type.
 
 use crate::codec::{self, DecodeError, EncodeError};
+use crate::image;
 use crate::panic::{self, Panic};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -345,53 +346,12 @@ fn type_hash(types: TypeId) -> u64 {
     keep.finish()
 }
 
-/// The part of the main executable that holds the entries: the program header (elf(5)) around the
-/// anchor. Entries hold relocated pointers, so in a position-independent executable that is the
-/// part made read-only after relocation (`PT_GNU_RELRO`), else a plain read-only `PT_LOAD`. Empty
-/// if the anchor is not in the main executable at all.
+/// The part of the main executable that holds the entries. They hold relocated pointers, so in a
+/// position-independent executable that is the part made read-only after relocation. Empty if the
+/// anchor is not in the main executable at all.
 fn image() -> Range<usize> {
     static IMAGE: OnceLock<Range<usize>> = OnceLock::new();
-    IMAGE.get_or_init(find_image).clone()
-}
-
-fn find_image() -> Range<usize> {
-    // SAFETY: getauxval has no preconditions.
-    let (table, count) = unsafe {
-        (
-            libc::getauxval(libc::AT_PHDR) as usize,
-            libc::getauxval(libc::AT_PHNUM) as usize,
-        )
-    };
-    if table == 0 {
-        return 0..0;
-    }
-    // SAFETY: the kernel says that its own `count` program headers of the executable are at
-    // `table`; they stay mapped, unchanged, as long as the process lives.
-    let headers = unsafe {
-        std::slice::from_raw_parts(
-            std::ptr::with_exposed_provenance::<libc::Elf64_Phdr>(table),
-            count,
-        )
-    };
-    // A position-independent executable is loaded `base` above the addresses in its headers, and
-    // says so with the header that describes the table itself.
-    let base = headers
-        .iter()
-        .find(|header| header.p_type == libc::PT_PHDR)
-        .map_or(0, |header| table.wrapping_sub(header.p_vaddr as usize));
-    let around_anchor = |kind: u32| {
-        headers
-            .iter()
-            .filter(|header| header.p_type == kind)
-            .map(|header| {
-                let start = base.wrapping_add(header.p_vaddr as usize);
-                start..start + header.p_memsz as usize
-            })
-            .find(|range| range.contains(&anchor()))
-    };
-    around_anchor(libc::PT_GNU_RELRO)
-        .or_else(|| around_anchor(libc::PT_LOAD))
-        .unwrap_or(0..0)
+    IMAGE.get_or_init(|| image::around(anchor())).clone()
 }
 
 #[cfg(test)]

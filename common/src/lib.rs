@@ -59,6 +59,7 @@ pub mod deadline;
 mod departures;
 pub mod function;
 pub mod futex;
+mod image;
 pub mod manager;
 pub mod panic;
 pub mod pool;

@@ -20,7 +20,7 @@
 //! coroutines (`async fn`) go to [a pool of coroutines](crate::aio::pool).
 //!
 //! To copy: the folder pool/, the folder process/, ring/, sync/robust.rs, sync/signal.rs, shm/,
-//! departures.rs, futex.rs, deadline.rs, reactor.rs, function.rs, panic.rs, codec.rs.
+//! departures.rs, futex.rs, deadline.rs, reactor.rs, function.rs, image.rs, panic.rs, codec.rs.
 
 mod answers;
 mod builder;

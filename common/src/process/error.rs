@@ -1,6 +1,6 @@
 //! What can go wrong when a process is started, and how one can end without a result.
 //!
-//! To copy: error.rs, function.rs, panic.rs, codec.rs.
+//! To copy: error.rs, function.rs, image.rs, panic.rs, codec.rs.
 
 use crate::codec::{DecodeError, EncodeError};
 use crate::function::{BadEntry, Failure};

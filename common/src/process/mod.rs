@@ -21,7 +21,8 @@
 //! Not to be used in a process that [`fork()`] made from one that had used tokio or any other
 //! library with a hidden state about threads: spawn there.
 //!
-//! To copy: the folder process/, departures.rs, reactor.rs, function.rs, panic.rs, codec.rs.
+//! To copy: the folder process/, departures.rs, reactor.rs, function.rs, image.rs, panic.rs,
+//! codec.rs.
 
 mod builder;
 mod child;

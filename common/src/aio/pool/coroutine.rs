@@ -3,7 +3,7 @@
 //! What travels is always a chunk: the arguments of one call or of many. A chunk comes back whole,
 //! with the end of each of its calls in its place.
 //!
-//! To copy: aio/pool/coroutine.rs, aio/gather.rs, function.rs, panic.rs, codec.rs.
+//! To copy: aio/pool/coroutine.rs, aio/gather.rs, function.rs, image.rs, panic.rs, codec.rs.
 
 use crate::aio::gather::catch;
 use crate::codec::{self, DecodeError, EncodeError};

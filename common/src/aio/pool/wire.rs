@@ -7,7 +7,7 @@
 //! The head is a [`ToWorker`] or [`FromWorker`], the body the bytes of arguments or results as they
 //! are, not copied through serde.
 //!
-//! To copy: aio/pool/wire.rs, function.rs, panic.rs, codec.rs.
+//! To copy: aio/pool/wire.rs, function.rs, image.rs, panic.rs, codec.rs.
 
 use crate::codec::{self, EncodeError};
 use crate::function::{EntryRef, Failure};
