@@ -80,17 +80,14 @@ pub fn fork_with_duties() -> io::Result<()> {
         let pid = check(libc::fork())?;
         if pid == 0 {
             libc::close(ours);
-            libc::fcntl(theirs, libc::F_SETOWN, libc::getpid());
-            libc::fcntl(theirs, F_SETSIG, libc::SIGKILL);
-            libc::fcntl(theirs, libc::F_SETFL, libc::O_ASYNC);
-            poll(theirs, 0);
+            kill_on_hangup(theirs);
             libc::prctl(libc::PR_SET_NAME, c"Process-1".as_ptr());
             libc::send(theirs, word.as_ptr().cast(), word.len(), 0);
             libc::fflush(null_mut());
             libc::_exit(0);
         }
-        let pidfd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int;
-        poll(pidfd, -1);
+        let pidfd = pidfd_open(pid);
+        poll(&[pidfd], -1);
         libc::recv(
             ours,
             word.as_mut_ptr().cast(),
@@ -122,8 +119,8 @@ pub fn fork_with_least(page: &AtomicU32) -> io::Result<()> {
             libc::fflush(null_mut());
             libc::_exit(0);
         }
-        let pidfd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int;
-        poll(pidfd, -1);
+        let pidfd = pidfd_open(pid);
+        poll(&[pidfd], -1);
         page.swap(0, Ordering::Acquire);
         let waited = wait(pid);
         libc::close(pidfd);
@@ -134,17 +131,38 @@ pub fn fork_with_least(page: &AtomicU32) -> io::Result<()> {
 /// asm-generic/fcntl.h; the libc crate does not have it for every target.
 const F_SETSIG: libc::c_int = 10;
 
-fn poll(fd: libc::c_int, millis: libc::c_int) {
-    let mut one = libc::pollfd {
+/// From now on this process is killed when the other end of the socket is closed.
+pub fn kill_on_hangup(socket: libc::c_int) {
+    // SAFETY: integers only.
+    unsafe {
+        libc::fcntl(socket, libc::F_SETOWN, libc::getpid());
+        libc::fcntl(socket, F_SETSIG, libc::SIGKILL);
+        libc::fcntl(socket, libc::F_SETFL, libc::O_ASYNC);
+    }
+    poll(&[socket], 0);
+}
+
+/// A descriptor for a child that has not been waited for.
+pub fn pidfd_open(pid: libc::pid_t) -> libc::c_int {
+    // SAFETY: integers only.
+    unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int }
+}
+
+/// Waits until one of them is readable, for at most so many milliseconds (-1: for ever).
+pub fn poll(fds: &[libc::c_int], millis: libc::c_int) {
+    let poll = |&fd| libc::pollfd {
         fd,
         events: libc::POLLIN,
         revents: 0,
     };
-    // SAFETY: one structure, which outlives the call.
-    unsafe { libc::poll(&raw mut one, 1, millis) };
+    let mut polled: Vec<libc::pollfd> = fds.iter().map(poll).collect();
+    let n = polled.len() as libc::nfds_t;
+    // SAFETY: so many structures, which outlive the call.
+    unsafe { libc::poll(polled.as_mut_ptr(), n, millis) };
 }
 
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+/// What the system call gave, or its error.
+pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     match result {
         -1 => Err(io::Error::last_os_error()),
         other => Ok(other),

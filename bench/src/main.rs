@@ -3,6 +3,7 @@
 
 mod harness;
 mod kernel;
+mod server;
 mod works;
 
 use harness::must::Verdict;

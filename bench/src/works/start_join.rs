@@ -3,6 +3,7 @@
 use crate::harness::time::each_us;
 use crate::harness::{Account, Better, Check, Must, Repetition, Side, Skip, Work};
 use crate::kernel;
+use crate::server::Server;
 use common::process::{self, Process, StartMethod};
 use std::sync::atomic::AtomicU32;
 
@@ -56,6 +57,11 @@ const SIDES: &[Side] = &[
         "limit:fork+least",
         "the same with the parent's death as a signal and the result in a shared page",
         fork_with_least,
+    ),
+    Side::rust(
+        "limit:forkserver",
+        "a fork server and its children's duties by bare calls",
+        bare_server,
     ),
     Side::rust(
         "limit:fork,1GiB",
@@ -146,6 +152,11 @@ fn fork_with_duties() -> Result<Repetition, Skip> {
 fn fork_with_least() -> Result<Repetition, Skip> {
     let page = kernel::Shared::<AtomicU32>::new()?;
     Ok(each_us(20, move || Ok(kernel::fork_with_least(&page)?)))
+}
+
+fn bare_server() -> Result<Repetition, Skip> {
+    let server = Server::start()?;
+    Ok(each_us(20, move || Ok(server.start_and_join()?)))
 }
 
 fn fork_large() -> Result<Repetition, Skip> {
