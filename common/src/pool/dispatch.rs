@@ -26,7 +26,7 @@ struct Pending {
     items: Arc<Items>,
     from: usize,
     to: usize,
-    /// How often a worker has died with one of them.
+    /// How often a worker has died with the first of them.
     lost: u32,
     departures: ItemDepartures,
 }
@@ -40,6 +40,7 @@ pub(super) struct Flight {
     pub(super) to: usize,
     /// How many of its tasks have been answered, from the first on.
     pub(super) done: usize,
+    /// How often a worker has died with the first of them.
     pub(super) lost: u32,
     /// Why its worker was killed, if it was because of this chunk.
     pub(super) fate: Option<Fate>,
@@ -242,7 +243,7 @@ impl Core {
             from: pending.from,
             to,
             done: 0,
-            lost: pending.lost,
+            lost: std::mem::take(&mut pending.lost),
             fate: None,
             departures: pending.departures.drain(..counted).collect(),
         };

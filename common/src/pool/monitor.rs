@@ -252,6 +252,8 @@ impl Engine {
         // A chunk that begins is read as a whole.
         flight.recall(begun);
         let done = flight.done;
+        // Earlier deaths were those of a task that has been answered since.
+        let times = if done == 0 { flight.lost } else { 0 };
         // From `done` to before `next` is gone with it.
         let next = if begun && item >= done {
             item + 1
@@ -260,13 +262,11 @@ impl Engine {
         };
         let next = next.min(flight.len());
         if next == done || flight.fate == Some(Fate::Abandoned) {
-            let times = flight.lost;
             return core.put_back(flight, done, times);
         }
         lost.extend((done..next).map(|item| flight.job.task(flight.index(item))));
-        let times = flight.lost + 1;
-        if flight.fate.is_none() && times <= self.settings.retries {
-            return core.put_back(flight, done, times);
+        if flight.fate.is_none() && times < self.settings.retries {
+            return core.put_back(flight, done, times + 1);
         }
         let error = |task| match (flight.fate, self.settings.task_timeout) {
             (Some(Fate::TimedOut), Some(after)) => TaskError::TimedOut { after, task },

@@ -67,6 +67,33 @@ fn retries_end_and_the_pool_lives() {
     });
 }
 
+/// Those behind it in its chunk do not pay for a task that was lost and run again.
+#[test]
+fn each_task_of_a_chunk_has_its_own_retries() {
+    isolated(|| {
+        fn dies_once((x, place): (u64, String)) -> u64 {
+            if x % 3 == 2 && std::fs::File::create_new(format!("{place}-{x}")).is_ok() {
+                signal_self(Signal::SIGKILL);
+            }
+            x
+        }
+        let place = std::env::temp_dir().join(format!("pool-each-{}", std::process::id()));
+        let place = place.to_str().unwrap();
+        let items = || (0..9).map(|x| (x, place.to_string()));
+        let pool = Pool::builder().workers(1).retries(1).build().unwrap();
+        for size in [9, 4] {
+            let all = pool.map_chunked(dies_once, items(), size);
+            assert_eq!(all, Ok((0..9).collect()), "in chunks of {size}");
+            for x in [2, 5, 8] {
+                std::fs::remove_file(format!("{place}-{x}")).unwrap();
+            }
+        }
+        // Nor has one that dies each time more of them because of the others.
+        let each: Vec<_> = pool.imap(kills_at_five, 3..8).chunk_size(5).collect();
+        assert!(each[2].is_err() && each.iter().filter(|one| one.is_ok()).count() == 4);
+    });
+}
+
 #[test]
 fn idle_workers_killed_are_replaced() {
     isolated(|| {
