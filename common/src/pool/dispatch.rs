@@ -230,7 +230,7 @@ impl Core {
     fn cut(&mut self, room: usize, long: usize) -> Option<Flight> {
         let (at, size) = self.find()?;
         let pending = &mut self.backlog[at];
-        let to = pending.to.min(pending.from + size);
+        let to = pending.to.min(pending.from.saturating_add(size));
         let bytes = pending.items.range(pending.from, to).len() + HEADER;
         if self.free.is_empty() || (bytes > room && bytes <= long) {
             return None;

@@ -95,6 +95,17 @@ fn each_task_of_a_chunk_has_its_own_retries() {
 }
 
 #[test]
+fn a_chunk_may_be_as_large_as_one_likes() {
+    isolated(|| {
+        let pool = Pool::new(1).unwrap();
+        let all = pool.map_async_chunked(kills_at_five, 0..10, usize::MAX);
+        let error = all.get_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(died(&error.unwrap_err()).2.index, Some(5));
+        assert_eq!(all.progress(), 10);
+    });
+}
+
+#[test]
 fn idle_workers_killed_are_replaced() {
     isolated(|| {
         let pool = Pool::new(3).unwrap();
