@@ -399,10 +399,9 @@ impl Engine {
         {
             let mut core = lock(&self.core);
             for job in core.jobs() {
-                if job.end(error.clone(), &mut finished) {
-                    self.abandon(&mut core, &job, false);
-                }
+                job.end(error.clone(), &mut finished);
             }
+            self.abandon(&mut core, None);
             core.clear_backlog();
         }
         self.conclude(finished);

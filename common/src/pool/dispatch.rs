@@ -420,15 +420,16 @@ impl Engine {
         self.alarm();
     }
 
-    /// Forgets what has not begun of a job, and kills what runs of it if `kill`.
-    pub(super) fn abandon(&self, core: &mut Core, job: &Arc<Job>, kill: bool) {
+    /// Forgets what has not begun of the jobs that have ended, and kills what runs of `job`.
+    pub(super) fn abandon(&self, core: &mut Core, job: Option<&Arc<Job>>) {
         for cell in 0..core.flights.len() {
             let Some(flight) = core.flights[cell].as_ref() else {
                 continue;
             };
-            if !Arc::ptr_eq(&flight.job, job) {
+            if !flight.job.is_finished() {
                 continue;
             }
+            let kill = job.is_some_and(|job| Arc::ptr_eq(&flight.job, job));
             let (id, word) = (flight.id, self.claims.word(cell));
             if self.claims.step(id, 0, Stage::Queued, Stage::Cancelled)
                 || self

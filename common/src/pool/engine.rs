@@ -199,7 +199,7 @@ impl Engine {
             let mut core = lock(&self.core);
             let ended = job.end(error, &mut finished);
             if ended && owner {
-                self.abandon(&mut core, job, kill);
+                self.abandon(&mut core, kill.then_some(job));
                 core.take_back(job);
                 self.pump(&mut core, &mut finished);
             }
