@@ -68,6 +68,15 @@ impl Lead {
         }
     }
 
+    /// Has the collector lead if nobody does: whoever waits for other jobs may not do so yet. The
+    /// items of a `map` may be long in coming.
+    pub(super) fn find(&self) {
+        let state = lock(&self.state);
+        if state.leader.is_none() && state.dormant {
+            self.work.notify_one();
+        }
+    }
+
     /// The same for somebody who waits and cannot lead: a future, say.
     pub(super) fn hurry(&self) {
         let mut state = lock(&self.state);
@@ -115,15 +124,16 @@ impl Lead {
         free
     }
 
-    /// This thread waits no longer.
-    fn leave(&self, led: bool, unfinished: bool) {
+    /// This thread waits no longer. Whether there is something `unfinished` is asked under the lock:
+    /// who adds a job looks for a leader then, and must not find one that has just seen none.
+    fn leave(&self, led: bool, unfinished: impl FnOnce() -> bool) {
         let mut state = lock(&self.state);
         if led {
             state.leader = None;
             state.collector_leads = false;
             if let Some(next) = state.followers.first() {
                 next.unpark();
-            } else if unfinished && state.dormant {
+            } else if state.dormant && unfinished() {
                 self.work.notify_one();
             }
         } else {
@@ -163,12 +173,12 @@ impl Engine {
             }
             if self.lead.enter(|| self.results.kick()) {
                 self.lead_until(deadline, || done() || self.is_over());
-                self.lead.leave(true, self.unfinished() > 0);
+                self.lead.leave(true, || self.unfinished() > 0);
             } else {
                 if !done() {
                     thread::park_timeout(deadline.at_most(SLICE));
                 }
-                self.lead.leave(false, self.unfinished() > 0);
+                self.lead.leave(false, || self.unfinished() > 0);
             }
             if self.is_over() && !done() {
                 // The pool is being ended by another thread, which answers everything.
@@ -190,7 +200,7 @@ impl Engine {
             return false;
         }
         self.lead_until(deadline, || done() || self.is_over());
-        self.lead.leave(true, self.unfinished() > 0);
+        self.lead.leave(true, || self.unfinished() > 0);
         done()
     }
 
@@ -436,7 +446,7 @@ impl Engine {
                         || self.lead.has_followers()
                         || lock(&self.callbacks).any_waits()
                 });
-                self.lead.leave(true, false);
+                self.lead.leave(true, || false);
             }
         }
         self.run_callbacks(true);

@@ -139,13 +139,11 @@ impl Engine {
         if before > 0 && self.lead.patient.load(SeqCst) {
             self.results.kick();
         }
-        if before == 0 {
-            if !leading {
-                self.lead.look();
-            }
-            if self.settings.task_timeout.is_some() {
-                self.alarm();
-            }
+        if !leading {
+            self.lead.find();
+        }
+        if before == 0 && self.settings.task_timeout.is_some() {
+            self.alarm();
         }
     }
 
