@@ -123,7 +123,7 @@ impl Chunking {
         }
         let one = (nanos / tasks as u64).max(1);
         let mean = self.mean.load(Relaxed);
-        let mean = if mean == 0 { one } else { (mean + one) / 2 };
+        let mean = if mean == 0 { one } else { mean.midpoint(one) };
         self.mean.store(mean.max(1), Relaxed);
     }
 }
