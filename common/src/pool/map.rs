@@ -149,6 +149,22 @@ impl Pool {
         self.async_map(Plan::of(f), items)
     }
 
+    /// As [`starmap_async`](Self::starmap_async), with chunks of `size` items.
+    pub fn starmap_async_chunked<F, A, R, I>(
+        &self,
+        f: F,
+        items: I,
+        size: usize,
+    ) -> AsyncResult<Vec<R>>
+    where
+        F: Function<A, Output = R>,
+        I: IntoIterator<Item = A>,
+        A: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+    {
+        self.async_map(Plan::of(f).chunks(size), items)
+    }
+
     /// As [`map`](Self::map), for a function that also takes the state that the pool's
     /// [`initializer`](super::PoolBuilder::initializer) made in the worker, and may change it.
     ///

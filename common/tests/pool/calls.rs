@@ -25,6 +25,8 @@ fn apply_map_and_starmap() {
         let sums: Vec<u64> = (0..100).map(|n| 3 * n).collect();
         assert_eq!(pool.starmap(add, pairs()), Ok(sums.clone()));
         assert_eq!(pool.starmap_chunked(add, pairs(), 10), Ok(sums.clone()));
+        let chunked = pool.starmap_async_chunked(add, pairs(), 10);
+        assert_eq!(chunked.get(), Ok(sums.clone()));
         assert_eq!(pool.starmap_async(add, pairs()).get(), Ok(sums));
         assert_eq!(pool.map(square, []), Ok(vec![]));
         assert_eq!(pool.map_async(square, []).get(), Ok(vec![]));
