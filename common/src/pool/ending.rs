@@ -77,7 +77,7 @@ impl Engine {
     }
 
     /// Whether this is one of the pool's own threads, in a callback.
-    fn is_own_thread(&self) -> bool {
+    pub(super) fn is_own_thread(&self) -> bool {
         let me = thread::current().id();
         let threads = lock(&self.threads);
         threads.iter().any(|thread| thread.thread().id() == me)

@@ -34,7 +34,9 @@ impl Pool {
     ///
     /// The input is drawn lazily: at most a window of twice as many chunks as there are workers
     /// is ahead of what was taken, so an endless input works in bounded memory. A chunk is one
-    /// item unless [`chunk_size`](IMap::chunk_size) says otherwise. An item that fails is an
+    /// item unless [`chunk_size`](IMap::chunk_size) says otherwise. The window is filled first: an
+    /// input that has to wait for its items holds up results that are there, and is better off
+    /// with a small [`window`](IMap::window). An item that fails is an
     /// error in its place; the next ones follow. Where the pool has ended that is told once, behind
     /// what was drawn before, as the last.
     ///
@@ -369,7 +371,8 @@ impl<I: Iterator, R: DeserializeOwned> Stream for IMapUnordered<I, R> {
         if let Some(result) = this.advance() {
             return Poll::Ready(result);
         }
-        this.feed.engine.lead.hurry();
+        let completions = &this.completions;
+        this.feed.engine.help(context, || completions.has_some());
         Poll::Pending
     }
 }

@@ -135,6 +135,9 @@ impl<R: 'static> AsyncResult<R> {
     /// Has `f` called with the result, on a thread of the pool, if there comes one. When the pool
     /// has ended and the result is there, `f` is called at once, on this thread.
     ///
+    /// It may use the pool, wait for its results, and end it. There is one such thread, so until
+    /// `f` has returned other callbacks wait, and so do other threads' futures of the pool.
+    ///
     /// ```
     /// # let pool = common::pool::Pool::new(1)?;
     /// let (told, hear) = std::sync::mpsc::channel();
@@ -191,7 +194,8 @@ impl<R> Future for AsyncResult<R> {
         match self.job.watch(waiter) {
             Some(_) => Poll::Ready((self.decode)(&self.job)),
             None => {
-                self.engine.lead.hurry();
+                let job = &self.job;
+                self.engine.help(context, || job.is_finished());
                 Poll::Pending
             }
         }
@@ -356,18 +360,36 @@ fn wait_some<R>(results: &[AsyncResult<R>], completions: &Completions, deadline:
         engine.wait(deadline, || completions.has_some());
         return;
     }
-    // Of several pools: each pool's own thread takes the results.
+    // Of several pools: each pool's own thread takes the results. That may be this one.
     for one in results {
         one.engine.has_answers();
         one.engine.lead.hurry();
     }
+    let own = results.iter().find(|one| one.engine.is_own_thread());
     while !completions.has_some() && !deadline.passed() {
-        thread::park_timeout(deadline.at_most(Duration::from_millis(100)));
+        let slice = deadline.at_most(Duration::from_millis(100));
+        match own {
+            Some(own) => {
+                let engine = &own.engine;
+                engine.wait(Deadline::after(slice), || completions.has_some());
+            }
+            None => thread::park_timeout(slice),
+        }
         completions.set_waiter(this_thread());
     }
 }
 
 impl Engine {
+    /// Has the results taken for a future that waits until `done`. A callback runs on the thread
+    /// that does so: where it polls the future, they are taken here, a little at a time.
+    pub(super) fn help(&self, context: &mut Context<'_>, done: impl Fn() -> bool) {
+        if !self.is_own_thread() {
+            return self.lead.hurry();
+        }
+        self.wait(Deadline::after(Duration::from_millis(1)), done);
+        context.waker().wake_by_ref();
+    }
+
     /// Has callbacks called soon, by the pool's thread. Gives them back where there is none: in a
     /// copy, and when the pool has ended.
     pub(super) fn call_soon(&self, callbacks: Vec<CallbackOf>) -> Vec<CallbackOf> {

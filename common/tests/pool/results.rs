@@ -89,6 +89,32 @@ fn a_callback_submits_and_terminates() {
     });
 }
 
+/// It runs on the thread that takes results for those who cannot do so themselves.
+#[test]
+fn a_callback_waits_for_a_future_and_for_several_pools() {
+    isolated(|| {
+        let (pool, other) = (Arc::new(pool(1)), pool(1));
+        let gate = Event::new().unwrap();
+        let waits = other.apply_async(|gate: Event| gate.wait(), (gate.clone(),));
+        let (tell, hear) = mpsc::channel();
+        let inner = pool.clone();
+        pool.apply_async(nap, (1,)).on_success(move |_| {
+            let both = [waits, inner.apply_async(drop::<u8>, (1,))];
+            tell.send(wait_any(&both, None)).unwrap();
+            gate.set();
+            tell.send(wait_any(&both[..1], None)).unwrap();
+            let nine = futures::executor::block_on(inner.apply_async(square, (3,)));
+            let four = inner.imap_unordered(square, [2]);
+            let four = futures::executor::block_on_stream(four).collect::<Vec<_>>();
+            let right = (nine, four) == (Ok(9), vec![Ok(4)]);
+            tell.send(right.then_some(9)).unwrap();
+        });
+        let long = Duration::from_secs(20);
+        let told = [(); 3].map(|()| hear.recv_timeout(long));
+        assert_eq!(told, [Ok(Some(1)), Ok(Some(0)), Ok(Some(9))]);
+    });
+}
+
 /// O-008, O-009, O-033.
 #[test]
 fn get_waits_no_longer_than_asked() {
