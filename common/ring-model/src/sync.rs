@@ -71,6 +71,12 @@ impl RobustMutex {
         self.lock(Deadline::Now, &Spin::new(), recover).ok()
     }
 
+    /// Who holds it has no number here.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        step();
+        Some(self.0.load(Acquire)).filter(|state| *state == HELD)
+    }
+
     fn place(&self) -> usize {
         std::ptr::from_ref(self) as usize
     }

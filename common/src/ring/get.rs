@@ -4,7 +4,7 @@ use super::layout::{FRAME, Frame, Kind, Patience, Place, REJECTED, UNIT, units};
 use super::memory::Memory;
 use super::{Batch, GetError, Inner, PATIENCE, Ring, Stop};
 use crate::deadline::Deadline;
-use crate::sync::RobustGuard;
+use crate::sync::{RobustGuard, SLICE};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
 
@@ -457,14 +457,15 @@ impl<'a> Getter<'a> {
             if seen.closed() {
                 return Ok(None);
             }
-            let patience = match deadline {
-                Deadline::Never => Deadline::Never,
-                _ => Deadline::after(PATIENCE.max(deadline.remaining().unwrap_or_default())),
-            };
+            let patience = Deadline::after(PATIENCE.max(deadline.at_most(SLICE)));
             let waited = ring.wait(&news.signal, &ring.news_spin, patience, || {
                 ring.tail() != seen || ring.kicked()
             });
-            if (waited.is_err() || ring.kicked()) && self.reject(seen) {
+            // Who sends it holds the put lock all the while: if nobody does it has died, and others
+            // may want the lock that is held here to see what the dead have left.
+            let in_vain = || deadline.passed() || ring.header().put.0.mutex.holder().is_none();
+            let gives_up = ring.kicked() || waited.is_err() && in_vain();
+            if gives_up && self.reject(seen) {
                 return Ok(None);
             }
         }

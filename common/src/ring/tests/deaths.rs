@@ -243,6 +243,23 @@ fn a_consumer_of_a_long_message_dies_half_way() {
     }
 }
 
+/// Where others want to see what the dead have left.
+#[test]
+fn who_has_half_of_a_message_does_not_wait_for_a_dead_producer_with_the_lock() {
+    for deadline in [Deadline::Never, Deadline::after(Duration::from_secs(3600))] {
+        let ring = claiming_ring(256);
+        die(&ring);
+        std::thread::scope(|scope| {
+            let consumer = scope.spawn(|| ring.get(&mut Vec::new(), deadline));
+            until(|| ring.stats().bytes == 0);
+            let claim = ring.claim(0, Deadline::after(Duration::from_secs(20)));
+            ring.close();
+            assert_eq!(claim, Ok(None));
+            assert_eq!(consumer.join().unwrap(), Err(GetError::Closed));
+        });
+    }
+}
+
 #[test]
 fn a_consumer_that_gives_up_a_long_message_loses_nothing() {
     let ring = ring(1 << 12);
