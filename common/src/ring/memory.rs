@@ -197,6 +197,9 @@ impl<'a> Putter<'a> {
                 Err(Stop::Deadline) if !(told && deadline.passed()) => {}
                 other => return other,
             }
+            if self.ring.tail().closed() {
+                return Err(Stop::Closed);
+            }
             // Again and again: it may have had something to read until now.
             told = self.dismiss()?;
             if !told && deadline.passed() {

@@ -100,6 +100,28 @@ fn a_put_of_several_ends_at_its_deadline_while_the_get_lock_is_held() {
     });
 }
 
+/// As above, and all the time there is, but for the ring's end.
+#[test]
+fn a_put_that_waits_for_more_memory_ends_with_the_ring() {
+    let ring = ring(1 << 20);
+    ring.put(&[b"read in place"], Deadline::Now).unwrap();
+    let (reads, go) = (Barrier::new(2), Barrier::new(2));
+    let (tell, hears) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let wait = |_: &[u8]| (reads.wait(), go.wait());
+            ring.get_in_place(Deadline::Never, wait).unwrap();
+        });
+        reads.wait();
+        scope.spawn(|| tell.send(ring.put(&[&wide()], Deadline::Never)).unwrap());
+        until(|| ring.0.header().put.0.mutex.holder().is_some());
+        ring.close();
+        let told = hears.recv_timeout(Duration::from_secs(20));
+        go.wait();
+        assert_eq!(told, Ok(Err(PutError::Closed)));
+    });
+}
+
 /// A consumer takes a message whenever somebody looks whether it makes room.
 fn take_at_each_look(ring: Ring) {
     let take = move || {
