@@ -133,8 +133,7 @@ impl Putter<'_> {
             let bytes = pieces.iter().map(|piece| piece.len()).sum();
             self.wait_holding(units(bytes), deadline, enough)?;
             // And for the pad that takes it back if there is no memory for the next piece.
-            let (position, len) = (self.next.position(), units(bytes) as usize * UNIT);
-            self.memory.reserve(position, len + FRAME)?;
+            self.reserve(units(bytes) as usize * UNIT + FRAME)?;
             self.write(kind, &pieces, bytes)?;
             self.commit(units(bytes), u32::from(kind == Kind::Last))?;
             // All: among them is the one who waits for it with the get lock held.

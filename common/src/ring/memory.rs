@@ -225,7 +225,6 @@ impl<'a> Putter<'a> {
     /// to its end.
     #[cold]
     pub(super) fn shrink(&mut self, units: u32) {
-        let ring = self.ring;
         let bytes = units as usize * UNIT;
         let enough = match bytes >= LARGE {
             true => FEW * bytes,
@@ -239,16 +238,45 @@ impl<'a> Putter<'a> {
             let all = self.memory.units();
             self.room_soon(all);
         }
+        self.shrink_to(enough);
+    }
+
+    /// Uses the first `limit` bytes of the memory only, if the ring is empty. Says whether it does.
+    fn shrink_to(&mut self, limit: usize) -> bool {
+        let ring = self.ring;
         if ring.head().position() != self.next.position() {
-            return;
+            return false;
         }
         let side = &ring.header().get.0;
         let Some(_guard) = side.mutex.try_lock(|| ring.recover_get()) else {
-            return;
+            return false;
         };
-        if ring.head().position() == self.next.position() && self.next == self.tail.advance(0, 0) {
-            ring.header().limit.store(enough as u64, SeqCst);
-            self.memory.limit = enough;
+        let is_empty =
+            ring.head().position() == self.next.position() && self.next == self.tail.advance(0, 0);
+        if is_empty {
+            ring.header().limit.store(limit as u64, SeqCst);
+            self.memory.limit = limit;
+        }
+        is_empty
+    }
+
+    /// Makes sure that there is memory for `bytes` bytes behind what has been written. Where the
+    /// machine has no more of it, an empty ring goes back to what it has used before.
+    #[inline]
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), ShmError> {
+        let position = self.next.position();
+        match self.memory.reserve(position, bytes) {
+            Err(error) => self.reserve_in_front(bytes, error),
+            reserved => reserved,
+        }
+    }
+
+    #[cold]
+    fn reserve_in_front(&mut self, bytes: usize, error: ShmError) -> Result<(), ShmError> {
+        let enough = bytes.next_multiple_of(UNIT).max(START).next_power_of_two();
+        match enough < self.memory.limit && self.shrink_to(enough) {
+            true => self.memory.reserve(self.next.position(), bytes),
+            false => Err(error),
         }
     }
 

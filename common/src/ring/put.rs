@@ -271,9 +271,8 @@ impl Putter<'_> {
 
     /// Writes a frame behind what has been written; nobody sees it yet.
     pub(super) fn write(&mut self, kind: Kind, parts: &[&[u8]], len: usize) -> Result<(), Stop> {
-        let position = self.next.position();
-        let memory = self.memory;
-        memory.reserve(position, FRAME + len)?;
+        self.reserve(FRAME + len)?;
+        let (position, memory) = (self.next.position(), self.memory);
         memory.set_frame_bits(position, Frame { kind, len }.to_bits());
         super::step("put: frame begun");
         let mut at = memory.index(position) + FRAME;
@@ -287,9 +286,9 @@ impl Putter<'_> {
 
     /// Writes frames as they are; nobody sees them yet.
     fn write_frames(&mut self, frames: &[u8]) -> Result<(), Stop> {
-        let position = self.next.position();
-        self.memory.reserve(position, frames.len())?;
-        self.memory.copy_in(self.memory.index(position), frames);
+        self.reserve(frames.len())?;
+        let at = self.memory.index(self.next.position());
+        self.memory.copy_in(at, frames);
         super::step("put: payload written");
         Ok(())
     }

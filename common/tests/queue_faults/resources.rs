@@ -73,6 +73,12 @@ fn a_full_shm_is_an_error_and_gives_the_value_back() {
         }
         assert_eq!(queue.try_get(), Err(GetError::Empty));
 
+        // What it has taken into use is its own: it goes on where it was.
+        for _ in 0..put {
+            queue.put(text.clone()).unwrap();
+            assert!(queue.get().unwrap() == text);
+        }
+
         // The default fits what there is: it is full in time, and no error.
         drop(queue);
         let queue = Queue::<[u8]>::new().unwrap();
