@@ -128,6 +128,7 @@ impl<T> JoinableQueue<T> {
                 .wait_for_change(look, || self.unfinished() == 0);
             if done {
                 let lost = self.lost().swap(0, SeqCst);
+                let lost = lost.saturating_add(self.queue.ring().take_dropped());
                 return Some(usize::try_from(lost).unwrap_or(usize::MAX));
             }
             self.bury();

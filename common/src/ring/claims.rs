@@ -90,6 +90,12 @@ impl Ring {
         Ok((id != NONE).then_some(id))
     }
 
+    /// Messages longer than the ring whose consumer died before it had the whole, so that they were
+    /// never claimed: those of which nobody has been told yet.
+    pub(crate) fn take_dropped(&self) -> u64 {
+        self.0.header().get.0.dropped.swap(0, SeqCst)
+    }
+
     /// Gives up what slot `slot` has claimed: it has been dealt with.
     ///
     /// # Panics

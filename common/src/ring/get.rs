@@ -247,6 +247,9 @@ impl<'a> Getter<'a> {
     /// Drops the frame at the head, which is a pad or the rest of a message whose consumer died.
     fn skip(&mut self, frame: Frame) {
         let messages = u32::from(frame.kind == Kind::Last);
+        // First: who sees that it is out of the ring is to see this as well.
+        let dropped = &self.ring.header().get.0.dropped;
+        dropped.fetch_add(messages.into(), SeqCst);
         self.commit(self.head.advance(frame.units(), messages));
     }
 

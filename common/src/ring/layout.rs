@@ -15,7 +15,7 @@ pub(super) const UNIT: usize = 16;
 /// A frame is eight bytes and the message.
 pub(super) const FRAME: usize = 8;
 /// The last byte is the layout's version.
-pub(super) const MAGIC: u64 = 0x6d70_2d72_696e_6701;
+pub(super) const MAGIC: u64 = 0x6d70_2d72_696e_6702;
 pub(super) const SMALLEST: usize = 256;
 /// So that a frame's length always fits 32 bits.
 pub(super) const LARGEST: usize = 1 << 32;
@@ -79,6 +79,8 @@ pub(super) struct GetSide {
     pub(super) claim_head: AtomicU64,
     /// What the claim was before.
     pub(super) claim_before: AtomicU64,
+    /// Long messages of which nobody will have the whole, and nobody has been told yet.
+    pub(super) dropped: AtomicU64,
 }
 
 /// The bytes before the data: the header and the claims, so that the data begin on a page.

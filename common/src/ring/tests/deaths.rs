@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::process::{JoinError, Process};
+use crate::queue::{JoinableQueue, Queue};
 use std::time::Instant;
 
 /// Kills this process at its n-th coming to a step.
@@ -239,8 +240,30 @@ fn a_consumer_of_a_long_message_dies_half_way() {
             producer.join().unwrap();
         });
         assert_eq!(ring.claim(0, soon()), Ok(None), "{coming}");
+        assert_eq!([ring.take_dropped(), ring.take_dropped()], [1, 0]);
         works(&ring);
     }
+}
+
+fn get_task_and_die(tasks: JoinableQueue<String>) {
+    die_at("get: committed", 1);
+    let _ = tasks.get_timeout(Duration::from_secs(30));
+}
+
+#[test]
+fn a_long_task_that_is_lost_with_half_of_it_in_hands_is_told_of() {
+    let tasks = JoinableQueue::build(Queue::builder().capacity(1 << 12)).unwrap();
+    let child = Process::spawn(get_task_and_die, (tasks.clone(),)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            tasks.put("x".repeat(LONG)).unwrap();
+            tasks.put("after".into()).unwrap();
+        });
+        assert!(died(&child));
+        let task = tasks.get_guard_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(*task, "after");
+    });
+    assert_eq!([tasks.join(), tasks.join()], [1, 0]);
 }
 
 /// Where others want to see what the dead have left.
