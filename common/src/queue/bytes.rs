@@ -55,7 +55,7 @@ impl Queue<[u8]> {
 
     /// Shows the oldest message to `read` where it lies, without a copy if it is in one piece
     /// there, and takes it out afterwards. Nobody else can get meanwhile, and `read` must not use
-    /// this queue. If `read` panics the message stays.
+    /// this queue. If `read` panics the message stays (one longer than the whole queue is lost).
     ///
     /// ```
     /// use common::queue::Queue;

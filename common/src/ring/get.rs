@@ -82,7 +82,7 @@ impl Ring {
 
     /// Shows the oldest message to `read`, in place where it is in one piece, and takes it out of
     /// the ring afterwards. The get lock is held meanwhile: nobody else can get, and `read` must
-    /// not use this ring. If it panics the message stays.
+    /// not use this ring. If it panics the message stays (one longer than the ring is lost).
     ///
     /// The bytes are shared memory: no process of this library changes them meanwhile, but one
     /// that has gone mad might, so they are not to be trusted more than a file's.
