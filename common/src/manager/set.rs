@@ -188,6 +188,18 @@ impl<T: Item + Eq + Hash> SetProxy<T> {
         )
     }
 
+    /// Whether all its items are in the other, which has more. Python's `<`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn is_proper_subset(&self, other: HashSet<T>) -> Result<bool, CallError> {
+        self.0.call(
+            |set: &mut Set<T>, other: Set<T>| set.len() < other.len() && set.is_subset(&other),
+            (other,),
+        )
+    }
+
     /// Whether all the other's items are in it. Python's `>=`.
     ///
     /// # Errors
@@ -196,6 +208,18 @@ impl<T: Item + Eq + Hash> SetProxy<T> {
     pub fn is_superset(&self, other: HashSet<T>) -> Result<bool, CallError> {
         self.0.call(
             |set: &mut Set<T>, other: Set<T>| set.is_superset(&other),
+            (other,),
+        )
+    }
+
+    /// Whether all the other's items are in it, which has more. Python's `>`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn is_proper_superset(&self, other: HashSet<T>) -> Result<bool, CallError> {
+        self.0.call(
+            |set: &mut Set<T>, other: Set<T>| set.len() > other.len() && set.is_superset(&other),
             (other,),
         )
     }

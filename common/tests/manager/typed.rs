@@ -175,6 +175,16 @@ fn sets() {
         assert!(set.is_subset(other.clone()).unwrap());
         assert!(set.is_superset(HashSet::from([2])).unwrap());
         assert!(set.is_disjoint(HashSet::from([9])).unwrap());
+        for (other, subset, superset) in [
+            (HashSet::from([2, 3, 4]), true, false),
+            (HashSet::from([2, 3]), false, false),
+            (HashSet::from([2]), false, true),
+            (HashSet::from([2, 8, 9]), false, false),
+            (HashSet::from([9]), false, false),
+        ] {
+            assert_eq!(set.is_proper_subset(other.clone()).unwrap(), subset);
+            assert_eq!(set.is_proper_superset(other).unwrap(), superset);
+        }
         set.union_update(HashSet::from([7])).unwrap();
         set.difference_update(HashSet::from([2])).unwrap();
         set.symmetric_difference_update(HashSet::from([7, 8]))
