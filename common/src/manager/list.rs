@@ -318,10 +318,11 @@ impl<T: Item> ListProxy<T> {
     ///
     /// # Errors
     ///
-    /// [`CallError::NoMemory`] if there is no room for that many; else as all methods here.
+    /// [`CallError::NoMemory`] if there is no room for that many, what each item owns besides not
+    /// counted; else as all methods here.
     pub fn repeat(&self, times: usize) -> Result<(), CallError>
     where
-        T: Copy,
+        T: Clone,
     {
         match self.0.call(repeat, (times,))? {
             true => Ok(()),
@@ -366,7 +367,7 @@ impl<T: Item> ListProxy<T> {
 
 /// False, and nothing is changed, if there is no memory: an allocation that fails would end the
 /// manager, and all that it owns with it.
-fn repeat<T: Copy>(list: &mut Vec<T>, times: usize) -> bool {
+fn repeat<T: Clone>(list: &mut Vec<T>, times: usize) -> bool {
     let Some(total) = list.len().checked_mul(times) else {
         return false;
     };

@@ -50,6 +50,9 @@ fn lists() {
         assert_eq!(list.pop().unwrap(), None);
         list.extend([1, 2]).unwrap();
         list.repeat(2).unwrap();
+        let words = manager.list_of(["a".to_string(), "b".to_string()]).unwrap();
+        words.repeat(2).unwrap();
+        assert_eq!(words.snapshot().unwrap(), ["a", "b", "a", "b"]);
         assert_eq!(list.update(1, |x: &mut i32| *x * 5).unwrap(), Some(10));
         assert_eq!(list.update(9, |x: &mut i32| *x * 5).unwrap(), None);
         let sum = |list: &mut Vec<i32>, more: i32| list.iter().sum::<i32>() + more;
