@@ -25,6 +25,18 @@ fn segments(pids: &[u32]) -> Vec<String> {
     names.filter(its).collect()
 }
 
+// H-012
+#[test]
+fn an_interrupt_is_for_the_program_and_not_for_its_manager() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(1u64).unwrap();
+        let pid = nix::unistd::Pid::from_raw(manager.pid().unwrap().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        assert_eq!(value.call(get, ()), Ok(1));
+    });
+}
+
 // G-013
 #[test]
 fn a_manager_lives_as_long_as_its_scope_and_exits_with_0() {
