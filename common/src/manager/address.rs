@@ -20,9 +20,10 @@ use thiserror::Error;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
-    /// A socket file. Removed when the manager is shut down; one that a killed manager left is
-    /// replaced by the next. A relative path is that of the process that starts a manager there, or
-    /// connects to it; it travels as an absolute one.
+    /// A socket file. Removed when the manager is shut down, also if it has to be killed for that;
+    /// one that is left where the process that started it was killed is replaced by the next. A
+    /// relative path is that of the process that starts a manager there, or connects to it; it
+    /// travels as an absolute one.
     Path(PathBuf),
     /// A name that leaves nothing behind, seen in the same network namespace only.
     Abstract(String),

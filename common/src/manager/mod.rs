@@ -320,6 +320,9 @@ impl Manager {
                 let _ = process.join();
             }
         }
+        if process.exit_code() != Some(0) {
+            server::remove_abandoned(self.address());
+        }
         self.connection.die(Death::ShutDown);
     }
 

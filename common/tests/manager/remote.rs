@@ -94,12 +94,13 @@ fn an_address_is_one_managers_and_the_next_ones_after_it() {
         let manager = Manager::serve(path()).unwrap();
         let pid = nix::unistd::Pid::from_raw(manager.pid().unwrap().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-        drop(manager);
-        // What the killed one left is replaced.
+        eventually("it has ended", || manager.exit_code().is_some());
+        // What the killed one left is replaced, and is no more what its end removes.
         assert!(path().exists());
-        let manager = Manager::serve(path()).unwrap();
-        Manager::connect(path(), manager.key()).unwrap();
+        let next = Manager::serve(path()).unwrap();
         drop(manager);
+        Manager::connect(path(), next.key()).unwrap();
+        drop(next);
         let nobody = Manager::connect(path(), &Key::random()).unwrap_err();
         assert!(
             matches!(nobody, ConnectError::Unreachable { .. }),

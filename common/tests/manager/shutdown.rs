@@ -70,11 +70,15 @@ fn a_manager_lives_as_long_as_its_scope_and_exits_with_0() {
     });
 }
 
+fn path() -> PathBuf {
+    std::env::temp_dir().join(format!("common-end-{}.sock", std::process::id()))
+}
+
 // G-013: if it is slow
 #[test]
 fn a_busy_manager_is_terminated() {
     isolated(|| {
-        let mut manager = Manager::new().unwrap();
+        let mut manager = Manager::serve(path()).unwrap();
         let value = manager.host(0u64).unwrap();
         let (started, go) = (manager.event().unwrap(), manager.event().unwrap());
         let call = value.call_async(gated, (started.clone(), go));
@@ -83,6 +87,7 @@ fn a_busy_manager_is_terminated() {
         manager.shutdown();
         assert!(start.elapsed() < Duration::from_secs(5));
         assert_eq!(manager.exit_code(), Some(-libc::SIGTERM));
+        assert!(!path().exists());
         assert!(matches!(call.wait(), Err(CallError::Disconnected { .. })));
     });
 }
@@ -91,7 +96,7 @@ fn a_busy_manager_is_terminated() {
 #[test]
 fn nothing_is_left_after_a_shutdown() {
     isolated(|| {
-        let path = std::env::temp_dir().join(format!("common-end-{}.sock", std::process::id()));
+        let path = path();
         let serve = |path: PathBuf| {
             let manager = Manager::serve(path).unwrap();
             let pool = manager.pool(2).unwrap();
@@ -119,10 +124,10 @@ fn nothing_is_left_after_a_shutdown() {
         kill(manager.pid().unwrap());
         eventually("all have ended", || !pids.iter().any(|&pid| is_alive(pid)));
         drop(manager);
+        assert!(!path.exists());
         drop(Queue::<u32>::new().unwrap());
         assert_eq!(segments(&pids), [""; 0]);
         drop(proxies);
-        std::fs::remove_file(path).unwrap();
     });
 }
 

@@ -123,6 +123,15 @@ fn listen(address: &Address) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// Removes the socket file of a manager that had no time to do so.
+pub(in crate::manager) fn remove_abandoned(address: &Address) {
+    if let Address::Path(path) = address
+        && is_abandoned(path, address)
+    {
+        let _ = fs::remove_file(path);
+    }
+}
+
 /// Whether a killed manager left the socket file: nobody listens to it.
 fn is_abandoned(path: &Path, address: &Address) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());

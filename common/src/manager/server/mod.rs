@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) use dispatch::with_values;
-pub(super) use door::{NotReady, Ready};
+pub(super) use door::{NotReady, Ready, remove_abandoned};
 
 /// The function of the manager's process.
 pub(super) fn serve(start: Start) {
