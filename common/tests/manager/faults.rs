@@ -1,9 +1,10 @@
 //! Killed clients, killed servers, functions that misbehave.
 
-use crate::{eventually, kill};
+use crate::{eventually, is_alive, kill};
 use common::Process;
 use common::codec::{decode, encode};
-use common::manager::{CallError, EventProxy, ListProxy, Manager, Proxy, StartError};
+use common::manager::{CallError, ConnectError, EventProxy, ListProxy, Manager, Proxy, StartError};
+use common::process;
 use common::queue::Queue;
 use nix::sys::signal::{self, Signal};
 use std::process::abort;
@@ -173,6 +174,32 @@ fn a_server_killed_within_a_call_is_noticed_by_sleepers_and_futures() {
             }
             assert!(killed.elapsed() < Duration::from_secs(1));
         });
+    });
+}
+
+/// It was forked by a function of the manager, and has a copy of all that the manager has open.
+#[test]
+fn a_process_that_outlives_a_killed_server_keeps_nobody_waiting() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(1u64).unwrap();
+        let fork = |_: &mut u64| {
+            let process = process::fork(|| std::thread::sleep(Duration::MAX)).unwrap();
+            let pid = process.pid();
+            process.detach();
+            pid
+        };
+        let pid = value.call(fork, ()).unwrap();
+        assert_eq!(value.call(add, (1,)), Ok(2));
+        kill(manager.pid().unwrap());
+        let limit = Duration::from_secs(10);
+        let error = value.call_timeout(add, (1,), limit).unwrap_err();
+        assert!(matches!(error, CallError::Disconnected { .. }), "{error}");
+        let error = Manager::connect(manager.address(), manager.key()).unwrap_err();
+        assert!(!matches!(error, ConnectError::Timeout { .. }), "{error}");
+        assert!(is_alive(pid));
+        kill(pid);
+        eventually("it has ended", || !is_alive(pid));
     });
 }
 

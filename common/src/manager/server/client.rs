@@ -6,6 +6,7 @@ use crate::manager::address::random;
 use crate::manager::channel::{Channel, Consumer, Corrupt, Producer};
 use crate::manager::endpoint::Endpoint;
 use crate::manager::error::Refusal;
+use crate::manager::fork::Private;
 use crate::manager::hello::{self, Answer, Build, Challenge, FileDigest, Verdict};
 use crate::manager::outbox::Outbox;
 use crate::manager::{buffer, objects, socket, sys};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) struct Client {
-    socket: OwnedFd,
+    socket: Private,
     /// Tells of the process's end even if a fork of it keeps the socket open.
     process: Option<OwnedFd>,
     number: u32,
@@ -81,7 +82,7 @@ impl Client {
         Some(Client {
             // A client of another pid namespace has no pid here.
             process: sys::pidfd_open(pid),
-            socket,
+            socket: Private::new(socket),
             number,
             stage: Stage::Challenged {
                 nonce,
@@ -92,10 +93,8 @@ impl Client {
     }
 
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [Some(&self.socket), self.process.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(AsFd::as_fd)
+        let process = self.process.as_ref().map(AsFd::as_fd);
+        [Some(self.socket.as_fd()), process].into_iter().flatten()
     }
 
     pub(super) fn must_attach_by(&self) -> Option<Instant> {
@@ -359,7 +358,7 @@ mod tests {
         let producer = Channel::open(file.as_fd()).unwrap().producer();
         let attached = Attached::new(channel);
         let client = Client {
-            socket,
+            socket: Private::new(socket),
             process: None,
             number: 1,
             stage: Stage::Attached(Box::new(attached)),

@@ -6,6 +6,7 @@ use crate::deadline::Deadline;
 use crate::manager::address::Address;
 use crate::manager::endpoint::Endpoint;
 use crate::manager::error::Refusal;
+use crate::manager::fork::Private;
 use crate::manager::hello::{self, Verdict};
 use crate::manager::socket;
 use nix::errno::Errno;
@@ -38,7 +39,7 @@ pub(super) fn report(address: &Address, ready: &Ready) -> Result<(), Errno> {
 
 /// The listening socket.
 pub(super) struct Door {
-    listener: OwnedFd,
+    listener: Private,
     endpoint: Arc<Endpoint>,
     /// Removed at the end; only if it is still ours.
     file: Option<(u64, u64)>,
@@ -54,7 +55,7 @@ impl Door {
             Address::Abstract(_) => None,
         };
         Ok(Door {
-            listener,
+            listener: Private::new(listener),
             endpoint: Arc::new(endpoint.clone()),
             file,
             closed_until: None,
