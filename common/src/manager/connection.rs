@@ -130,10 +130,15 @@ impl Connection {
             return found.clone();
         }
         drop(all);
-        let connection = Arc::new(Connection::with(None, endpoint)).publish();
+        let connection = Connection::later_to(endpoint);
         // If it takes longer, the first call goes on from there.
         let _ = connection.attach(patience(deadline));
         connection
+    }
+
+    /// The same, but nothing is asked of the server yet.
+    pub(super) fn later_to(endpoint: &Arc<Endpoint>) -> Arc<Connection> {
+        Arc::new(Connection::with(None, endpoint)).publish()
     }
 
     /// One on a socket that is connected to the server, to be attached.

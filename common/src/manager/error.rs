@@ -55,8 +55,8 @@ pub enum CallError {
     /// The call was made from a function that runs in the manager, and its answer takes a while:
     /// the manager would wait for itself.
     #[error(
-        "a function that runs in a manager cannot wait for a pool of that manager: call it from \
-         another process, or from a thread"
+        "a function that runs in a manager cannot wait for that manager, or for a pool of it: \
+         call it from another process, or from a thread"
     )]
     WouldBlock,
     /// The values of one transaction must be of one manager.

@@ -5,6 +5,7 @@
 use super::connection::Connection;
 use super::error::CallError;
 use super::message::Message;
+use super::objects;
 use super::proxy::decode_reply;
 use crate::deadline::Deadline;
 use serde::de::DeserializeOwned;
@@ -121,8 +122,12 @@ fn take<R>(result: &mut Option<R>) -> R {
 }
 
 impl Sent {
-    /// The answer goes to the process that made the call; a fork of it must not take it.
+    /// The answer goes to the process that made the call; a fork of it must not take it. And the
+    /// manager, where another of its threads made the call, would wait for itself.
     fn check_owner(&self) -> Result<(), CallError> {
+        if objects::serves(&self.connection.endpoint.id) {
+            return Err(CallError::WouldBlock);
+        }
         match self.connection.is_ours() {
             true => Ok(()),
             false => Err(CallError::Disconnected {

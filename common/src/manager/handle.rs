@@ -6,6 +6,7 @@ use super::connection::Connection;
 use super::context::{self, Link};
 use super::endpoint::Endpoint;
 use super::fork;
+use super::method::Value;
 use super::objects::{self, Objects};
 use crate::deadline::Deadline;
 use crate::departures::{Counted, Departures};
@@ -66,6 +67,13 @@ impl Handle {
         let endpoint = objects::endpoint()?;
         objects::with(|objects| objects.hold(object))?
             .then_some(Handle::in_server(endpoint, object))
+    }
+
+    /// The server's own, for a value that it hosts from now on.
+    pub(super) fn of_new(value: Value, type_name: &'static str) -> Option<Handle> {
+        let endpoint = objects::endpoint()?;
+        let object = objects::with(|objects| objects.add(value, type_name))?;
+        Some(Handle::in_server(endpoint, object))
     }
 
     fn in_server(endpoint: Arc<Endpoint>, object: u64) -> Handle {

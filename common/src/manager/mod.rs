@@ -83,7 +83,8 @@ pub use typed::{Hosted, Item};
 pub use value::ValueProxy;
 
 use crate::deadline::Deadline;
-use crate::function::Function;
+use crate::function::{Failure, Function};
+use crate::panic;
 use crate::process::Process;
 use connection::{Connection, Death};
 use handle::Handle;
@@ -197,6 +198,9 @@ impl Manager {
         A: Serialize + DeserializeOwned + 'static,
         T: 'static,
     {
+        if objects::serves(&self.connection.endpoint.id) {
+            return Ok(Proxy::new(host_here(f, args)?).limited(self.timeout));
+        }
         let deadline = Deadline::from(self.timeout);
         let connection = self.connection(deadline);
         let entry = method::host_entry(f).map_err(CallError::Function)?;
@@ -353,6 +357,17 @@ impl Manager {
         let names = Proxy::new(Handle::uncounted(&connection, names::NAMES));
         names.call_until(f, args, deadline)
     }
+}
+
+/// From within a function that runs on the server, which would wait for itself.
+fn host_here<F, A, T>(f: F, args: A) -> Result<Handle, CallError>
+where
+    F: Function<A, Output = T>,
+    T: 'static,
+{
+    let made = panic::catch(|| f.call(args));
+    let made = made.map_err(|panic| CallError::Server(Failure::Panicked(panic)))?;
+    Handle::of_new(Box::new(made), type_name::<T>()).ok_or(CallError::Gone)
 }
 
 impl Drop for Manager {

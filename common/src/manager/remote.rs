@@ -4,9 +4,9 @@
 
 use super::connection::{Connection, Death};
 use super::endpoint::Endpoint;
-use super::error::{ConnectError, StartError};
+use super::error::{ConnectError, Refusal, StartError};
 use super::hello::{self, Challenge, Verdict};
-use super::{Address, Key, Manager, socket};
+use super::{Address, Key, Manager, objects, socket};
 use crate::deadline::Deadline;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,6 +46,8 @@ impl Manager {
 
     /// Connects to a manager that somebody else serves. Dropping this one leaves that as it is.
     ///
+    /// A function that runs in the manager may do so, too: to host more values there.
+    ///
     /// # Errors
     ///
     /// [`ConnectError`]: nobody is there, the key is wrong, it is another user's or another
@@ -70,7 +72,10 @@ impl Manager {
             limit: timeout,
             deadline: Deadline::after(timeout),
         };
-        let connection = call.connect(key)?;
+        let connection = match call.own(key) {
+            Some(own) => own?,
+            None => call.connect(key)?,
+        };
         Ok(Manager {
             connection,
             key: key.clone(),
@@ -87,6 +92,16 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// In a function of that very manager, which lets nobody in meanwhile, and need not: what it
+    /// asks of itself is done on the spot.
+    fn own(&self, key: &Key) -> Option<Result<Arc<Connection>, ConnectError>> {
+        let endpoint = objects::endpoint().filter(|own| own.address == *self.address)?;
+        Some(match key.for_proxies(&endpoint.id) == endpoint.key {
+            true => Ok(Connection::later_to(&endpoint)),
+            false => Err(self.failed(Death::Refused(Refusal::Key))),
+        })
+    }
+
     fn connect(&self, key: &Key) -> Result<Arc<Connection>, ConnectError> {
         let socket = self
             .address

@@ -2,7 +2,7 @@
 
 use crate::eventually;
 use common::codec::{decode, encode};
-use common::manager::{EventProxy, Manager, Proxy};
+use common::manager::{Address, CallError, CallFuture, EventProxy, Key, Manager, Proxy};
 use common::sync::Event;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
@@ -96,5 +96,75 @@ fn a_function_uses_a_proxy_that_another_thread_of_the_manager_received() {
         };
         let received = host.call_timeout(receive, (encode(&value).unwrap(),), LONG);
         assert_eq!(received, Ok(7));
+    });
+}
+
+/// In the manager: what its other thread has made.
+static CONNECTED: Mutex<Option<Manager>> = Mutex::new(None);
+static CALL: Mutex<Option<CallFuture<u64>>> = Mutex::new(None);
+
+/// A function of the manager hosts another value there, and gives back the proxy.
+fn host(_: &mut (), address: Address, key: Key) -> Proxy<u64> {
+    let connected = CONNECTED.lock().unwrap().take();
+    let manager = connected.unwrap_or_else(|| Manager::connect(address, &key).unwrap());
+    let value = manager.host(6u64).unwrap();
+    manager.publish("value", &value).unwrap();
+    let found: Proxy<u64> = manager.get("value").unwrap().unwrap();
+    found.call(add, (1,)).unwrap();
+    assert!(manager.withdraw("value").unwrap());
+    let panics = manager.host_with(|| -> u64 { panic!("no value") }, ());
+    assert!(matches!(panics, Err(CallError::Server(_))));
+    value
+}
+
+#[test]
+fn a_function_hosts_another_value_in_its_manager() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (address, key) = (manager.address().clone(), manager.key().clone());
+        let object = manager.host(()).unwrap();
+        let value = object.call_timeout(host, (address.clone(), key.clone()), LONG);
+        assert_eq!(value.unwrap().call(get, ()), Ok(7));
+        // Through what another thread has connected.
+        let connect = |_: &mut (), address: Address, key: Key| {
+            begin_thread(move || {
+                let manager = Manager::connect(address, &key).unwrap();
+                *CONNECTED.lock().unwrap() = Some(manager);
+            });
+        };
+        let args = (address.clone(), key.clone());
+        object.call(connect, args.clone()).unwrap();
+        object.call(|_: &mut ()| (), ()).unwrap();
+        eventually("it is connected", || {
+            let connected = |_: &mut ()| CONNECTED.lock().unwrap().is_some();
+            object.call(connected, ()).unwrap()
+        });
+        let value = object.call_timeout(host, args, LONG).unwrap();
+        assert_eq!(value.call(get, ()), Ok(7));
+        object.call(join_thread, ()).unwrap();
+        drop(value);
+        assert_eq!(manager.count(), Ok(1));
+        let wrong = |_: &mut (), address: Address| {
+            let refused = Manager::connect(address, &Key::random());
+            refused.unwrap_err().to_string()
+        };
+        let refused = object.call_timeout(wrong, (address,), LONG).unwrap();
+        assert!(refused.contains("the key is wrong"), "{refused}");
+    });
+}
+
+#[test]
+fn a_function_does_not_wait_for_what_another_thread_of_the_manager_has_called() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let (value, object) = (manager.host(7u64).unwrap(), manager.host(()).unwrap());
+        let begin = |_: &mut (), value: Proxy<u64>| {
+            begin_thread(move || *CALL.lock().unwrap() = Some(value.call_async(get, ())));
+        };
+        object.call(begin, (value.clone(),)).unwrap();
+        object.call(join_thread, ()).unwrap();
+        let wait = |_: &mut ()| CALL.lock().unwrap().take().unwrap().wait();
+        let waited = object.call_timeout(wait, (), LONG);
+        assert_eq!(waited, Ok(Err(CallError::WouldBlock)));
     });
 }
