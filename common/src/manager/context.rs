@@ -41,14 +41,19 @@ impl Drop for Restore {
     }
 }
 
+/// A thread that destroys its locals has nowhere to note the link: there proxies are for anybody.
 fn scope<R>(link: Link, f: impl FnOnce() -> R) -> R {
-    let _restore = Restore(Some(LINK.replace(link)));
+    let before = LINK.try_with(|place| place.replace(link));
+    let _restore = Restore(before.ok());
     f()
 }
 
 /// Lets `f` look at the link.
 pub(super) fn with_link<R>(f: impl FnOnce(&mut Link) -> R) -> R {
-    LINK.with_borrow_mut(f)
+    match LINK.try_with(|_| ()) {
+        Ok(()) => LINK.with_borrow_mut(f),
+        Err(_) => f(&mut Link::None),
+    }
 }
 
 /// On the server: the arguments come from a client.

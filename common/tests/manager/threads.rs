@@ -4,6 +4,7 @@ use crate::eventually;
 use common::codec::{decode, encode};
 use common::manager::{Address, CallError, CallFuture, EventProxy, Key, Manager, Proxy};
 use common::sync::Event;
+use std::cell::RefCell;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -166,5 +167,39 @@ fn a_function_does_not_wait_for_what_another_thread_of_the_manager_has_called() 
         let wait = |_: &mut ()| CALL.lock().unwrap().take().unwrap().wait();
         let waited = object.call_timeout(wait, (), LONG);
         assert_eq!(waited, Ok(Err(CallError::WouldBlock)));
+    });
+}
+
+/// Calls when its thread ends.
+struct Leaves(Proxy<u64>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.call(add, (1,)).unwrap();
+        let other: Proxy<u64> = decode(&encode(&self.0).unwrap()).unwrap();
+        let by = |n: &mut u64, other: Proxy<u64>| drop((*n += 1, other));
+        self.0.call(by, (other,)).unwrap();
+    }
+}
+
+thread_local! {
+    static LEAVES: RefCell<Option<Leaves>> = const { RefCell::new(None) };
+}
+
+/// Its locals are destroyed in the reverse order of their first use: the library's go first.
+#[test]
+fn a_thread_that_ends_calls_from_a_destructor_of_its_locals() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(0u64).unwrap();
+        let leaves = value.clone();
+        let thread = std::thread::spawn(move || {
+            LEAVES.set(Some(Leaves(leaves.clone())));
+            leaves.call(add, (1,)).unwrap();
+        });
+        thread.join().unwrap();
+        assert_eq!(value.call(get, ()), Ok(3));
+        drop(value);
+        eventually("the value is dropped", || manager.count() == Ok(0));
     });
 }
