@@ -102,6 +102,10 @@ impl<T: 'static> Proxy<T> {
     ///
     /// `f` is a `fn` item or a closure that captures nothing and names its first parameter's type.
     ///
+    /// It may use other proxies, also of other managers. But two managers whose functions call each
+    /// other's values at one moment wait for each other: for ever, unless one of the calls has a
+    /// limit.
+    ///
     /// # Errors
     ///
     /// [`CallError`]. If `f` panics that is an error, and the value is poisoned: every later call
