@@ -180,8 +180,11 @@ impl Connection {
     }
 
     /// The manager that was connected to by hand is dropped. If nothing else uses the connection
-    /// it is closed.
+    /// it is closed; but with it would end the tickets of this process, which lives.
     pub(super) fn unpublish_if_unused(self: &Arc<Self>) {
+        if self.lock().tickets > 0 {
+            return;
+        }
         let mut all = lock(&CONNECTIONS);
         // The list's, and the caller's.
         if Arc::strong_count(self) <= 2 {

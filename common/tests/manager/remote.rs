@@ -4,7 +4,7 @@ use crate::eventually;
 use common::Process;
 use common::codec::{decode, encode};
 use common::manager::{
-    Address, CallError, ConnectError, Hosted, Key, ListProxy, Manager, Refusal, StartError,
+    Address, CallError, ConnectError, Hosted, Key, ListProxy, Manager, Proxy, Refusal, StartError,
 };
 use common::sync::Event;
 use futures::executor::block_on;
@@ -305,6 +305,33 @@ fn a_proxy_that_arrives_where_no_descriptor_is_left_says_so_until_there_is() {
         };
         let process = Process::spawn(work, (encode(&list).unwrap(),)).unwrap();
         assert_eq!(process.join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_proxy_on_its_way_outlives_the_manager_that_was_connected_to() {
+    isolated(|| {
+        let manager = Manager::builder().transit(Duration::ZERO).start();
+        let manager = manager.unwrap();
+        manager
+            .publish("value", &manager.host(5u64).unwrap())
+            .unwrap();
+        let work = |address: Address, key: Key| {
+            let connect = || Manager::connect(address.clone(), &key).unwrap();
+            let sent = {
+                let manager = connect();
+                let value: Proxy<u64> = manager.get("value").unwrap().unwrap();
+                assert!(manager.withdraw("value").unwrap());
+                encode(&value).unwrap()
+            };
+            // Should the first connection be closed, the manager has noticed before it is asked.
+            let _manager = connect();
+            let value: Proxy<u64> = decode(&sent).unwrap();
+            value.call(|n: &mut u64| *n, ())
+        };
+        let args = (manager.address().clone(), manager.key().clone());
+        let process = Process::spawn(work, args).unwrap();
+        assert_eq!(process.join().unwrap(), Ok(5));
     });
 }
 
