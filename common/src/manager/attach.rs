@@ -101,6 +101,7 @@ impl Connection {
             Err(error) => return Err(Death::Unreachable(error)),
         };
         state.connected = Some(Instant::now());
+        state.sent_away = None;
         self.set_socket(Some(socket));
         Ok(true)
     }

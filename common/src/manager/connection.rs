@@ -46,6 +46,8 @@ pub(super) struct State {
     pub(super) connected: Option<Instant>,
     /// How often the other side hung up at once since then.
     pub(super) hang_ups: u32,
+    /// Why this process was not let in for now, which the reactor has heard: for a future.
+    pub(super) sent_away: Option<CallError>,
     pub(super) producer: Option<Producer>,
     /// Whoever waits for an answer takes this, and reads everybody's answers.
     pub(super) reader: Option<Consumer>,
@@ -102,10 +104,14 @@ impl Death {
         }
     }
 
-    /// Whether it may work yet when this process has descriptors and memory again.
+    /// Whether it may work yet when this process, or the manager's, has descriptors and memory
+    /// again.
     pub(super) fn is_temporary(&self) -> bool {
         use Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
-        matches!(self, Death::Unreachable(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+        matches!(
+            self,
+            Death::Unreachable(EMFILE | ENFILE | ENOBUFS | ENOMEM) | Death::Refused(Refusal::Full)
+        )
     }
 }
 

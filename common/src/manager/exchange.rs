@@ -302,7 +302,7 @@ impl Connection {
         number: u64,
         waker: &Waker,
     ) -> Poll<Result<Reply, CallError>> {
-        if let Err(error) = self.attach_step()
+        if let Err(error) = self.go_on_with_hello()
             && !self.is_dead()
         {
             // Another call may fare better.
@@ -348,6 +348,15 @@ impl Connection {
         }
     }
 
+    /// Gives also the error that the reactor has heard.
+    fn go_on_with_hello(&self) -> Result<bool, CallError> {
+        if self.channel.get().is_some() {
+            return self.attach_step();
+        }
+        let heard = self.lock().sent_away.take();
+        heard.map_or_else(|| self.attach_step(), Err)
+    }
+
     fn poll_reader(&self, reader: &mut Consumer, number: u64) -> Result<Option<Reply>, Death> {
         loop {
             let found = self.read_arrived(reader, Some(number))?;
@@ -385,6 +394,9 @@ impl Connection {
     /// The reactor says that there is something on the socket. False if it need not look again.
     fn socket_was_ready(&self, watched: &Weak<OwnedFd>) -> bool {
         let attached = self.attach_step();
+        if let Err(error) = &attached {
+            self.lock().sent_away = Some(error.clone());
+        }
         let socket = self.socket();
         if socket.is_none_or(|socket| Arc::as_ptr(&socket) != watched.as_ptr()) {
             // The server hung up, and this process has connected again, or will.

@@ -15,6 +15,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect, listen,
     send, socket,
 };
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -305,6 +306,46 @@ fn a_proxy_that_arrives_where_no_descriptor_is_left_says_so_until_there_is() {
         };
         let process = Process::spawn(work, (encode(&list).unwrap(),)).unwrap();
         assert_eq!(process.join().unwrap(), 1);
+    });
+}
+
+/// It has two descriptors left, and wants three for a client.
+#[test]
+fn who_the_manager_has_no_descriptor_for_is_let_in_when_there_is_one() {
+    isolated(|| {
+        let manager = Manager::new().unwrap();
+        let value = manager.host(5u64).unwrap();
+        let fill = || -> Vec<File> {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+            let mut files: Vec<File> =
+                std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            files.truncate(files.len() - 2);
+            files
+        };
+        let files = manager.host_with(fill, ()).unwrap();
+        let (refused, go) = (manager.event().unwrap(), manager.event().unwrap());
+        let work = |value: Proxy<u64>, refused: Event, go: Event| {
+            let get = |n: &mut u64| *n;
+            let errors = [
+                value.call(get, ()).unwrap_err(),
+                value.call_async(get, ()).wait().unwrap_err(),
+                block_on(value.call_async(get, ())).unwrap_err(),
+            ];
+            refused.set();
+            go.wait();
+            (errors.map(|error| error.to_string()), value.call(get, ()))
+        };
+        let args = (value.clone(), refused.clone(), go.clone());
+        let process = Process::spawn(work, args).unwrap();
+        assert!(refused.wait_timeout(Duration::from_secs(20)));
+        files.call(Vec::clear, ()).unwrap();
+        go.set();
+        let (errors, called) = process.join().unwrap();
+        for error in errors {
+            assert!(error.contains("no file descriptors"), "{error}");
+        }
+        assert_eq!(called, Ok(5));
     });
 }
 
