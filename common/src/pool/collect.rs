@@ -68,8 +68,7 @@ impl Lead {
         }
     }
 
-    /// Has the collector lead if nobody does: whoever waits for other jobs may not do so yet. The
-    /// items of a `map` may be long in coming.
+    /// Has the collector lead if nobody does: whoever will wait may not do so yet.
     pub(super) fn find(&self) {
         let state = lock(&self.state);
         if state.leader.is_none() && state.dormant {

@@ -179,7 +179,8 @@ impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
         self.drawn += items.len();
         let chunking = Chunking::fixed(items.len());
         let job = Job::new(self.name, self.entry, chunking, true, Buffer::default());
-        self.engine.open_job(true);
+        // The next item may be long in coming.
+        self.engine.open_job(false);
         self.engine.submit_whole(&job, items);
         Some(job)
     }

@@ -299,6 +299,8 @@ impl Engine {
     /// Takes the results that are there, and more until less waits if the caller `waits` anyway.
     fn make_way(&self, job: &Arc<Job>, waits: bool) {
         self.drain();
+        // The next items may be long in coming.
+        self.lead.find();
         let enough = || job.is_finished() || lock(&self.core).backlog_bytes <= AHEAD;
         while waits && !enough() {
             self.wait(Deadline::after(Duration::from_millis(2)), enough);

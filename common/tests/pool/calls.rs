@@ -1,7 +1,9 @@
 //! What the calls give: values in order, and whose error is whose.
 
 use super::{nap, pool, refuse_odd, square};
-use common::pool::TaskError;
+use common::pool::{Pool, TaskError};
+use common::sync::Event;
+use serde_bytes::ByteBuf;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -286,6 +288,66 @@ fn map_does_not_fail_fast_and_try_map_does() {
         assert!(pool.try_map(slow_panic, [0, 600_000]).is_err());
         assert!(start.elapsed() < Duration::from_secs(300));
         assert_eq!(pool.try_map(square, 0..3), Ok(vec![0, 1, 4]));
+    });
+}
+
+/// Who waits for them takes no answers while it waits for an item, and there is room for so many
+/// tasks only that have not been answered.
+#[test]
+fn tasks_go_on_while_the_items_of_a_map_are_long_in_coming() {
+    isolated(|| {
+        let pool = pool(1);
+        let (last, done) = (Event::new().unwrap(), Event::new().unwrap());
+        let (drawn, draws) = mpsc::channel();
+        thread::scope(|scope| {
+            let (pool, more) = (&pool, last.clone());
+            let map = scope.spawn(move || {
+                let items = (0..70).inspect(|&n| {
+                    // Those before are handed over together.
+                    if n == 69 {
+                        drawn.send(()).unwrap();
+                        more.wait();
+                    }
+                });
+                pool.map(square, items).unwrap().len()
+            });
+            draws.recv().unwrap();
+            for _ in 0..1500 {
+                drop(pool.apply_async(square, (3,)));
+            }
+            drop(pool.apply_async(|done: Event| done.set(), (done.clone(),)));
+            let gone_on = done.wait_timeout(Duration::from_secs(10));
+            last.set();
+            assert_eq!((gone_on, map.join().unwrap()), (true, 70));
+        });
+    });
+}
+
+/// An item that comes when those before are done, whose answers are longer than the ring.
+#[test]
+fn items_may_wait_for_what_comes_of_those_before() {
+    isolated(|| {
+        let pool = Pool::builder().workers(1).queue_bytes(1 << 16);
+        let pool = pool.build().unwrap();
+        let answer = |(n, last, done): (u64, u64, Event)| {
+            if n == last {
+                done.set();
+            }
+            ByteBuf::from(vec![0; 1 << 18])
+        };
+        let items = |many: u64| {
+            let done = Event::new().unwrap();
+            (0..=many).map(move |n| {
+                let waited = n < many || done.wait_timeout(Duration::from_secs(10));
+                assert!(waited, "the items before are not done");
+                (n, many - 1, done.clone())
+            })
+        };
+        // Of a map that many are handed over together.
+        assert_eq!(pool.map(answer, items(64)).map(|all| all.len()), Ok(65));
+        let in_order = pool.imap(answer, items(3)).window(5);
+        let unordered = pool.imap_unordered(answer, items(3)).window(5);
+        assert!(in_order.chain(unordered).all(|one| one.is_ok()));
     });
 }
 

@@ -394,38 +394,6 @@ fn what_is_drawn_while_the_workers_of_a_joined_pool_leave_is_refused() {
     });
 }
 
-/// Who waits for them takes no answers while it waits for an item, and there is room for so many
-/// tasks only that have not been answered.
-#[test]
-fn tasks_go_on_while_the_items_of_a_map_are_long_in_coming() {
-    isolated(|| {
-        let pool = pool(1);
-        let (last, done) = (Gate::new().unwrap(), Gate::new().unwrap());
-        let (drawn, draws) = channel();
-        thread::scope(|scope| {
-            let (pool, more) = (&pool, last.clone());
-            let map = scope.spawn(move || {
-                let items = (0..70).inspect(|&n| {
-                    // Those before are handed over together.
-                    if n == 69 {
-                        drawn.send(()).unwrap();
-                        more.wait();
-                    }
-                });
-                pool.map(square, items).unwrap().len()
-            });
-            draws.recv().unwrap();
-            for _ in 0..1500 {
-                drop(pool.apply_async(square, (3,)));
-            }
-            drop(pool.apply_async(|done: Gate| done.set(), (done.clone(),)));
-            let gone_on = done.wait_timeout(Duration::from_secs(10));
-            last.set();
-            assert_eq!((gone_on, map.join().unwrap()), (true, 70));
-        });
-    });
-}
-
 #[test]
 fn a_join_with_a_limit_does_not_wait_longer_for_a_callback() {
     isolated(|| {
