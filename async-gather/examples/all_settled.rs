@@ -1,5 +1,6 @@
 //! All of them are waited for, and each one's end is told in its place: a value, an error, a panic,
-//! a cancellation. Python's `gather(..., return_exceptions=True)`.
+//! a cancellation. Python's `gather(..., return_exceptions=True)`. (The panic is also told on
+//! standard error, as any.)
 //!
 //! ```text
 //! $ cargo run -p async-gather --example all_settled

@@ -29,7 +29,7 @@ async fn download(file: u32) -> u32 {
     println!("start {file}");
     MOST.fetch_max(RUNNING.fetch_add(1, Relaxed) + 1, Relaxed);
     // The odd ones take a little less, so that the order printed is always the same.
-    sleep(Duration::from_millis(220 - u64::from(file % 2) * 20)).await;
+    sleep(Duration::from_millis(200 - u64::from(file % 2) * 20)).await;
     RUNNING.fetch_sub(1, Relaxed);
     println!("done {file}, at most {} at a time", MOST.load(Relaxed));
     file

@@ -1,9 +1,10 @@
 //! Whatever ends a worker ends that worker alone, and `join` tells what it was. No thread gives
-//! this: an `abort` or a segmentation fault in one thread ends them all.
+//! this: an `abort` or a segmentation fault in one thread ends them all. (What the workers say
+//! themselves when they crash is on standard error.)
 //!
 //! ```text
 //! $ cargo run -p process-basic --example crash_contained
-//! panics panicked at process-basic/examples/crash_contained.rs:19:5: no luck today
+//! panics panicked at process-basic/examples/crash_contained.rs:20:5: no luck today
 //! aborts was ended by SIGABRT: it called `abort`; a failed allocation or a double panic does so too
 //! overflows was ended by SIGSEGV: it used memory it must not; may be a stack overflow
 //! exits exited with code 3 before its function returned

@@ -5,11 +5,11 @@
 //! 2000 transfers, the sum was right each time
 //! ```
 
-use common::manager::{Manager, ValueProxy, transaction};
+use common::manager::{Manager, Proxy, ValueProxy, transaction};
 use common::process::Process;
 use std::error::Error;
 
-type Account = common::manager::Proxy<i64>;
+type Account = Proxy<i64>;
 
 fn transfer(from: &mut i64, to: &mut i64, amount: i64) -> i64 {
     *from -= amount;
@@ -36,10 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut processes = Vec::new();
     for i in 0..4 {
         let (a, b) = if i % 2 == 0 { (&a, &b) } else { (&b, &a) };
-        processes.push(Process::spawn(
-            worker,
-            (a.clone(), b.clone(), right.clone()),
-        )?);
+        let args = (a.clone(), b.clone(), right.clone());
+        processes.push(Process::spawn(worker, args)?);
     }
     for process in &processes {
         process.join()?;

@@ -42,9 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     messages.store(0, Ordering::Relaxed);
     pool.map(|x: u64| x * x, 0..100_000)?;
-    println!(
-        "100000 quick ones in {} messages",
-        messages.load(Ordering::Relaxed)
-    );
+    let messages = messages.load(Ordering::Relaxed);
+    println!("100000 quick ones in {messages} messages");
     Ok(())
 }

@@ -29,10 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::builder().workers(1).max_tasks_per_worker(5).build()?;
     let sizes: HashMap<u32, u64> = pool.map_chunked(leaks, 0..40, 1)?.into_iter().collect();
     let largest = sizes.values().max().copied().unwrap_or_default();
-    print!(
-        "replaced after 5 tasks: the largest of {} workers",
-        sizes.len()
+    let (workers, large) = (sizes.len(), largest > LIMIT);
+    println!(
+        "replaced after 5 tasks: the largest of {workers} workers grew beyond 100 MB: {large}"
     );
-    println!(" grew beyond 100 MB: {}", largest > LIMIT);
     Ok(())
 }

@@ -21,10 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::new(4)?;
     let squares = pool.imap_unordered(slow_square, 0..50).progress_count(50);
     let squares: Vec<u64> = squares.collect::<Result<_, _>>()?;
-    println!(
-        "{} tasks, sum of squares {}",
-        squares.len(),
-        squares.iter().sum::<u64>()
-    );
+    let sum: u64 = squares.iter().sum();
+    println!("{} tasks, sum of squares {sum}", squares.len());
     Ok(())
 }

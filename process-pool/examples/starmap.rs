@@ -18,10 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{:?}", pool.starmap(u64::pow, [(1, 2), (2, 3), (3, 4)])?);
 
     let texts = ["a", "b", "c"].map(str::to_string);
-    println!(
-        "{:?}",
-        pool.starmap_async(repeat, texts.into_iter().zip(1..))
-            .get()?
-    );
+    let repeated = pool.starmap_async(repeat, texts.into_iter().zip(1..));
+    println!("{:?}", repeated.get()?);
     Ok(())
 }

@@ -27,10 +27,8 @@ fn fibonacci(n: u64) -> u64 {
 fn main() -> Result<(), Box<dyn Error>> {
     let timeout = Duration::from_millis(300);
     let pool = Pool::builder().workers(2).task_timeout(timeout).build()?;
-    for (n, result) in [10, 20, 0, 30]
-        .into_iter()
-        .zip(pool.imap(fibonacci, [10, 20, 0, 30]))
-    {
+    let places = [10, 20, 0, 30];
+    for (n, result) in places.into_iter().zip(pool.imap(fibonacci, places)) {
         match result {
             Ok(number) => println!("{n} -> {number}"),
             Err(TaskError::TimedOut { after, .. }) => {
