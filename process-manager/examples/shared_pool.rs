@@ -4,7 +4,7 @@
 //! $ cargo run -p process-manager --example shared_pool
 //! client 0: [0, 1, 4, 9]
 //! client 1: [16, 25, 36, 49]
-//! a crash: worker P died with `shared_pool::crash`: SIGABRT (abort, or memory that could not be had)
+//! a crash: worker P died with `shared_pool::crash`: SIGABRT (it called `abort`; a failed allocation or a double panic does so too)
 //! client 2: [64, 81, 100, 121]
 //! ```
 

@@ -1,10 +1,10 @@
 //! A limit on each worker's memory: the task that wants too much fails, and neither the machine
-//! nor the other tasks notice.
+//! nor the other tasks notice. (The worker says on standard error that an allocation failed.)
 //!
 //! ```text
 //! $ cargo run -p process-pool --example memory_limit
 //! 10 MB: 10000000 bytes
-//! 4000 MB: SIGABRT (abort, or memory that could not be had)
+//! 4000 MB: worker P died with item 1 of `memory_limit::fill`: SIGABRT (it called `abort`; a failed allocation or a double panic does so too)
 //! 20 MB: 20000000 bytes
 //! ```
 
@@ -24,13 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (megabytes, result) in wanted.into_iter().zip(pool.imap(fill, wanted)) {
         match result {
             Ok(bytes) => println!("{megabytes} MB: {bytes} bytes"),
-            Err(error) => {
-                let text = error.to_string();
-                println!(
-                    "{megabytes} MB: {}",
-                    text.rsplit("`: ").next().unwrap_or(&text)
-                );
-            }
+            Err(error) => println!("{megabytes} MB: {error}"),
         }
     }
     Ok(())

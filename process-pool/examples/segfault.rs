@@ -5,7 +5,7 @@
 //! ```text
 //! $ cargo run -p process-pool --example segfault
 //! 1 -> 1
-//! 2 -> worker P died with item 1 of `segfault::fragile`: SIGSEGV (may be a stack overflow)
+//! 2 -> worker P died with item 1 of `segfault::fragile`: SIGSEGV (it used memory it must not; may be a stack overflow)
 //! 3 -> 9
 //! ```
 

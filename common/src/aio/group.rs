@@ -47,7 +47,7 @@ pub struct GroupError<E> {
 pub struct GroupClosed<F>(pub F);
 
 /// The member gave no value: it was cancelled, or it failed (and the group has its error).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Error)]
 #[error("the member of the task group was cancelled or failed")]
 pub struct MemberLost;
 
@@ -212,9 +212,17 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
 
 impl<E: fmt::Debug + fmt::Display> std::error::Error for GroupError<E> {}
 
+/// In words, whatever the coroutine is: it is what `main` and `unwrap` print.
 impl<F> fmt::Debug for GroupClosed<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GroupClosed")
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// In words: it is what `main` and `unwrap` print.
+impl fmt::Debug for MemberLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

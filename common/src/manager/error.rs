@@ -4,7 +4,7 @@ use super::address::Address;
 use crate::codec::{DecodeError, EncodeError};
 use crate::function::{BadEntry, Failure};
 use crate::panic::Panic;
-use crate::process::SpawnError;
+use crate::process::{self, SpawnError};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -60,7 +60,7 @@ pub enum CallError {
     )]
     WouldBlock,
     /// The values of one transaction must be of one manager.
-    #[error("the values of a transaction belong to different managers")]
+    #[error("the values of a transaction belong to different managers: host them in one")]
     Foreign,
     /// The proxy is of another type than the value.
     #[error("the value is a `{found}`, not a `{expected}`")]
@@ -95,7 +95,7 @@ impl fmt::Debug for CallError {
 }
 
 /// A manager could not be started.
-#[derive(Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum StartError {
     /// Its process could not be started.
     #[error(transparent)]
@@ -127,7 +127,7 @@ pub enum StartError {
         reason: String,
     },
     /// The system refused a socket.
-    #[error("a socket for {manager}: {error}")]
+    #[error("{manager} was not started: a socket: {error}{}", process::remedy(*error))]
     Os {
         /// The manager's name.
         manager: String,
@@ -148,7 +148,7 @@ fn remedy(error: Errno) -> &'static str {
         Errno::EADDRINUSE => " (another process listens there: shut it down or take another name)",
         Errno::ENOENT => " (the folder does not exist)",
         Errno::ENAMETOOLONG => " (at most 107 bytes)",
-        _ => "",
+        other => process::remedy(other),
     }
 }
 
@@ -208,6 +208,7 @@ pub(super) fn unreachable(error: Errno) -> &'static str {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Refusal {
     /// The key is wrong.
+    #[doc(alias = "AuthenticationError")]
     #[error("the key is wrong")]
     Key,
     /// It is another program, or another build of it.

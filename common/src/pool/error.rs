@@ -4,13 +4,14 @@
 
 use crate::codec::{DecodeError, EncodeError};
 use crate::function::{BadEntry, Failure};
-use crate::process::SpawnError;
+use crate::process::{self, SpawnError, commonly, signal_name};
 use crate::shm::ShmError;
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
+use std::{fmt, io};
 use thiserror::Error;
 
 /// Which task it was.
@@ -46,6 +47,7 @@ pub enum TaskError {
         task: TaskId,
     },
     /// The worker ended while it ran the task; it has been replaced.
+    #[doc(alias = "BrokenProcessPool")]
     #[error("worker {pid} died with {task}: {}", ending(*status))]
     WorkerDied {
         /// The worker's process id.
@@ -146,11 +148,10 @@ pub(super) fn ending(status: Option<ExitStatus>) -> String {
     };
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("it exited with code {code}"),
-        (_, Some(libc::SIGKILL)) => "SIGKILL (often the OOM killer)".into(),
-        (_, Some(libc::SIGSEGV)) => "SIGSEGV (may be a stack overflow)".into(),
-        (_, Some(libc::SIGABRT)) => "SIGABRT (abort, or memory that could not be had)".into(),
-        (_, Some(signal)) => nix::sys::signal::Signal::try_from(signal)
-            .map_or_else(|_| format!("signal {signal}"), |name| name.to_string()),
+        (_, Some(signal)) => match commonly(signal) {
+            Some(cause) => format!("{} ({cause})", signal_name(signal)),
+            None => signal_name(signal),
+        },
         _ => "how is not known".into(),
     }
 }
@@ -223,17 +224,14 @@ pub enum PoolError {
     #[error(transparent)]
     Memory(#[from] ShmError),
     /// The pipe that wakes the pool's own thread cannot be had.
-    #[error(
-        "the pipe that wakes the pool's monitor cannot be had: {0} (raise `ulimit -n`, or drop \
-         handles that are no longer needed)"
-    )]
-    Pipe(std::io::Error),
+    #[error("the pipe that wakes the pool's monitor cannot be had: {}{}", .0, remedy(.0))]
+    Pipe(io::Error),
     /// A thread of the pool cannot be started.
-    #[error("a thread of the pool cannot be started: {0}")]
-    Thread(std::io::Error),
+    #[error("a thread of the pool cannot be started: {}{}", .0, remedy(.0))]
+    Thread(io::Error),
     /// The socket to the workers cannot be had.
-    #[error("the socket to the pool's workers cannot be had: {0}")]
-    Socket(std::io::Error),
+    #[error("the socket to the pool's workers cannot be had: {}{}", .0, remedy(.0))]
+    Socket(io::Error),
     /// The arguments of the initializer cannot be sent.
     #[error("the initializer's arguments cannot be sent: {0}")]
     Initializer(EncodeError),
@@ -258,6 +256,12 @@ impl fmt::Debug for PoolError {
     }
 }
 
+/// What to do about it.
+fn remedy(error: &io::Error) -> &'static str {
+    let number = error.raw_os_error().unwrap_or(0);
+    process::remedy(Errno::from_raw(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +281,8 @@ mod tests {
         assert_eq!(crate::codec::decode::<TaskError>(&bytes).unwrap(), error);
         assert_eq!(
             error.to_string(),
-            "worker 7 died with item 3 of `square`: SIGKILL (often the OOM killer)"
+            "worker 7 died with item 3 of `square`: SIGKILL (often the kernel's out-of-memory \
+             killer, or `kill`)"
         );
         assert_eq!(format!("{error:?}"), error.to_string());
     }

@@ -74,7 +74,7 @@ impl fmt::Debug for SpawnError {
 }
 
 /// What to do about it.
-pub(super) fn remedy(error: Errno) -> &'static str {
+pub(crate) fn remedy(error: Errno) -> &'static str {
     match error {
         Errno::EMFILE => " (raise `ulimit -n`, or drop handles that are no longer needed)",
         Errno::ENFILE => " (the machine's limit on open files, fs.file-max, is reached)",
@@ -109,7 +109,7 @@ pub enum JoinError {
         code: i32,
     },
     /// A signal ended it.
-    #[error("{process} was ended by {name}{}", commonly(*signal))]
+    #[error("{process} was ended by {name}{}", as_told(commonly(*signal)))]
     Signaled {
         /// Its name.
         process: String,
@@ -178,23 +178,27 @@ fn at(location: Option<&str>) -> String {
     location.map_or(String::new(), |place| format!(" at {place}"))
 }
 
+fn as_told(cause: Option<&str>) -> String {
+    cause.map_or(String::new(), |cause| format!(": {cause}"))
+}
+
 /// A word on what a signal commonly means.
-fn commonly(signal: i32) -> &'static str {
-    match signal {
-        libc::SIGKILL => ": often the kernel's out-of-memory killer, or `kill`",
-        libc::SIGSEGV => ": it used memory it must not; may be a stack overflow",
-        libc::SIGBUS => ": it used memory that is not there; may be a full disk or /dev/shm",
-        libc::SIGABRT => ": it called `abort`; a failed allocation or a double panic does so too",
-        libc::SIGILL => ": an invalid instruction; may be a build for another CPU",
-        libc::SIGFPE => ": a division by zero in foreign code",
-        libc::SIGXCPU => ": its limit of CPU time was reached",
-        libc::SIGXFSZ => ": its limit of file size was reached",
-        libc::SIGSYS => ": a system call that a seccomp filter forbids",
-        libc::SIGTERM => ": `terminate`, or somebody asked it to end",
-        libc::SIGINT => ": `interrupt`, or Ctrl-C",
-        libc::SIGHUP => ": its terminal was closed",
-        _ => "",
-    }
+pub(crate) fn commonly(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGKILL => "often the kernel's out-of-memory killer, or `kill`",
+        libc::SIGSEGV => "it used memory it must not; may be a stack overflow",
+        libc::SIGBUS => "it used memory that is not there; may be a full disk or /dev/shm",
+        libc::SIGABRT => "it called `abort`; a failed allocation or a double panic does so too",
+        libc::SIGILL => "an invalid instruction; may be a build for another CPU",
+        libc::SIGFPE => "a division by zero in foreign code",
+        libc::SIGXCPU => "its limit of CPU time was reached",
+        libc::SIGXFSZ => "its limit of file size was reached",
+        libc::SIGSYS => "a system call that a seccomp filter forbids",
+        libc::SIGTERM => "`terminate`, or somebody asked it to end",
+        libc::SIGINT => "`interrupt`, or Ctrl-C",
+        libc::SIGHUP => "its terminal was closed",
+        _ => return None,
+    })
 }
 
 /// What a child tells its parent when it gives no result.
@@ -238,7 +242,7 @@ impl JoinError {
     }
 }
 
-fn signal_name(signal: i32) -> String {
+pub(crate) fn signal_name(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |s| s.as_str().to_owned())
 }
 

@@ -41,6 +41,7 @@ mod wait;
 pub use builder::{Builder, StartMethod, Stdio};
 pub use child::{CurrentProcess, Parent};
 pub use error::{JoinError, SpawnError};
+pub(crate) use error::{commonly, remedy, signal_name};
 pub use handle::Process;
 pub use registry::ActiveChild;
 pub use wait::wait;

@@ -3,10 +3,11 @@
 use crate::shm::ShmError;
 use crate::sync::LockError;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use thiserror::Error;
 
 /// A message was not put.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum PutError {
     /// There was no room for it until the deadline.
     #[error("no room in the ring until the deadline")]
@@ -22,8 +23,15 @@ pub enum PutError {
     Broken(#[from] Broken),
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for PutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// No message was got.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum GetError {
     /// There was none until the deadline.
     #[error("no message in the ring until the deadline")]
@@ -42,8 +50,15 @@ pub enum GetError {
     Broken(#[from] Broken),
 }
 
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// What the shared memory holds makes no sense: some process has written where it must not.
-#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[error(
     "the shared memory `{name}` has been overwritten by some process: {reason}. Messages in it \
      may be lost; make a new one"
@@ -53,6 +68,13 @@ pub struct Broken {
     pub name: String,
     /// What makes no sense.
     pub reason: String,
+}
+
+/// In words, with the remedy: it is what `main` and `unwrap` print.
+impl fmt::Debug for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What ends an operation inside the ring; each side gives it its own name.

@@ -52,7 +52,10 @@ impl BarrierWait {
 /// The barrier is broken: a party was late, gave up, or reset it.
 #[doc(alias = "BrokenBarrierError")]
 #[derive(Clone, Copy, PartialEq, Eq, Error)]
-#[error("the barrier is broken: a party came too late, aborted it, or reset it")]
+#[error(
+    "the barrier is broken: a party came too late, aborted it, or reset it; `Barrier::reset` makes \
+     it whole again"
+)]
 pub struct BrokenBarrier;
 
 /// In words: it is what `main` and `unwrap` print.

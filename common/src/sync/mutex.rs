@@ -91,7 +91,7 @@ pub enum MutexError {
     #[error(transparent)]
     Memory(#[from] ShmError),
     /// The mutex has been overwritten by some process.
-    #[error("the mutex's memory has been overwritten by some process")]
+    #[error("the mutex's memory has been overwritten by some process: make a new one")]
     Broken,
 }
 
