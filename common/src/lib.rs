@@ -46,6 +46,26 @@
 //! | [`mod@panic`] | a panic as a value | `panic.rs` | |
 //! | [`deadline`] | a timeout that bounds the whole of a call | `deadline.rs` | |
 //!
+//! # Python's names
+//!
+//! | Python | here |
+//! |---|---|
+//! | `Process(target=f, args=(a,))`, then `start()` | [`Process::spawn`]`(f, (a,))`; with a name, as a daemon, in another way: [`Process::builder`] |
+//! | `exitcode`; `sentinel`, `connection.wait` | [`Process::exit_code`]; [`process::wait()`] |
+//! | `fork`, `spawn`, `forkserver` | [`process::StartMethod`]; a closure with captures: [`process::fork()`] |
+//! | `Pool(4)`, `ProcessPoolExecutor` | [`pool::Pool`]; `submit` is [`apply_async`](pool::Pool::apply_async) |
+//! | `Queue`, `SimpleQueue`, `JoinableQueue` | [`queue::Queue`], [`queue::JoinableQueue`] |
+//! | `Pipe`, whose reader sees the end | [`queue::Queue::split`]; for both directions two of them |
+//! | `Lock`, `RLock`, `Condition` | [`sync::Mutex`] (with the value it guards), [`sync::ReentrantMutex`], [`sync::Condvar`] |
+//! | `Semaphore`, `BoundedSemaphore`, `Event`, `Barrier` | [`sync::Semaphore`], [`sync::Event`], [`sync::Barrier`] |
+//! | `Value`, `Array`; `SharedMemory` | [`shared::Value`], [`shared::Array`]; [`shm::Segment`] |
+//! | `Manager()`; `BaseManager.register` | [`manager::Manager`]; any value: [`manager::Manager::host`] |
+//! | `asyncio.gather` and the rest | [`aio`] has a table of its own |
+//!
+//! Where Python has `timeout=`, there is a second function whose name ends in `_timeout`; where it
+//! has `block=False` or `_nowait`, one that begins with `try_`. `get` and `put` that fail say why,
+//! and a `put` gives the value back.
+//!
 //! # Limits
 //!
 //! Linux on 64-bit machines. All processes are the same executable; functions of a plugin cannot

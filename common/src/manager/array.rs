@@ -117,6 +117,7 @@ impl<T: Item> ArrayProxy<T> {
     /// # Errors
     ///
     /// [`CallError`].
+    #[doc(alias = "_getvalue")]
     pub fn snapshot(&self) -> Result<Vec<T>, CallError>
     where
         T: Clone,

@@ -253,6 +253,7 @@ impl<K: Item + Eq + Hash, V: Item> DictProxy<K, V> {
     /// # Errors
     ///
     /// [`CallError`].
+    #[doc(alias = "_getvalue")]
     pub fn snapshot(&self) -> Result<HashMap<K, V>, CallError>
     where
         K: Clone,

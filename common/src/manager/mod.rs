@@ -112,7 +112,7 @@ use std::time::Duration;
 /// assert_eq!(list.to_string(), "[5]");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[doc(alias = "SyncManager")]
+#[doc(alias("BaseManager", "SyncManager"))]
 pub struct Manager {
     connection: Arc<Connection>,
     key: Key,

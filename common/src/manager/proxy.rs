@@ -50,6 +50,7 @@ use std::time::Duration;
 /// assert_eq!(counter.call(|n: &mut u64| *n, ())?, 200);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "BaseProxy")]
 pub struct Proxy<T> {
     handle: Arc<Handle>,
     /// How long each call may take; `None` is for ever.
@@ -110,6 +111,7 @@ impl<T: 'static> Proxy<T> {
     ///
     /// [`CallError`]. If `f` panics that is an error, and the value is poisoned: every later call
     /// fails, until somebody calls [`clear_poison`](Proxy::clear_poison).
+    #[doc(alias = "_callmethod")]
     pub fn call<F, A>(&self, f: F, args: A) -> Result<F::Output, CallError>
     where
         F: Method<T, A, Output: Serialize + DeserializeOwned + 'static>,

@@ -250,6 +250,7 @@ impl<T: Item + Eq + Hash> SetProxy<T> {
     /// # Errors
     ///
     /// [`CallError`].
+    #[doc(alias = "_getvalue")]
     pub fn snapshot(&self) -> Result<HashSet<T>, CallError>
     where
         T: Clone,

@@ -148,6 +148,7 @@ impl PoolBuilder {
         let args = args.map_err(PoolError::Initializer);
         self.settings.departures = departures;
         match entry.and_then(|entry| Ok((entry, args?))) {
+    #[doc(alias = "initargs")]
             Ok((entry, args)) => self.settings.initializer = Some(Initializer { entry, args }),
             Err(error) => self.error = Some(error),
         }

@@ -85,6 +85,7 @@ use std::time::Duration;
 /// assert_eq!(pool.map(square, 0..5)?, [0, 1, 4, 9, 16]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "ProcessPoolExecutor")]
 pub struct Pool {
     engine: Arc<Engine>,
 }
@@ -145,6 +146,7 @@ impl Pool {
     /// assert_eq!(sum.get()?, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "submit")]
     pub fn apply_async<F, A, R>(&self, f: F, args: A) -> AsyncResult<R>
     where
         F: Function<A, Output = R>,
@@ -268,6 +270,7 @@ impl Pool {
     /// assert!(result.is_ready());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "shutdown")]
     pub fn finish(self) -> Result<(), PoolError> {
         self.close();
         self.join()

@@ -318,6 +318,7 @@ pub fn wait_any<R>(results: &[AsyncResult<R>], timeout: Option<Duration>) -> Opt
     if results.is_empty() {
         return None;
     }
+#[doc(alias = "FIRST_COMPLETED")]
     let completions = Arc::new(Completions::default());
     watch_all(results, &completions);
     wait_some(results, &completions, Deadline::from(timeout));
@@ -340,6 +341,7 @@ pub fn wait_all<R>(results: &[AsyncResult<R>], timeout: Option<Duration>) -> boo
     let deadline = Deadline::from(timeout);
     results.iter().all(|result| result.wait_until(deadline))
 }
+#[doc(alias = "ALL_COMPLETED")]
 
 fn watch_all<R>(results: &[AsyncResult<R>], completions: &Arc<Completions>) {
     for (position, result) in results.iter().enumerate() {

@@ -198,6 +198,7 @@ where
         A: Serialize + DeserializeOwned + 'static,
     {
         Process::builder().spawn(f, args)
+    #[doc(alias = "start")]
     }
 }
 

@@ -133,6 +133,7 @@ pub fn active_children() -> Vec<ActiveChild> {
 /// ```
 pub fn cpu_count() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+#[doc(alias = "process_cpu_count")]
 }
 
 /// What these mutexes guard is changed in one step, so a panic elsewhere leaves it whole.

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 /// assert_eq!(wait(&[&slow], Some(Duration::from_secs(10)))?, [0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "sentinel")]
 pub fn wait(items: &[&dyn AsFd], timeout: Option<Duration>) -> std::io::Result<Vec<usize>> {
     let fds: Vec<BorrowedFd<'_>> = items.iter().map(|item| item.as_fd()).collect();
     // A timeout too large for the clock is for ever.

@@ -66,6 +66,7 @@ use std::thread::LocalKey;
 /// assert_eq!(queue.get()?, "Hello!"); // in any other
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "SimpleQueue")]
 pub struct Queue<T: ?Sized> {
     ring: Ring,
     _values: PhantomData<fn(&T) -> Box<T>>,

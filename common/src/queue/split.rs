@@ -75,6 +75,7 @@ impl<T> Queue<T> {
     /// assert_eq!(receiver.get(), Err(GetError::Closed));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "Pipe")]
     #[must_use]
     pub fn split(self) -> (Sender<T>, Receiver<T>) {
         let sender = End::enter(self.clone(), Side::Senders);

@@ -28,6 +28,7 @@ use thiserror::Error;
 /// assert_eq!(squares.read(1..4)?, [1, 4, 9]);
 /// # Ok::<(), common::shared::ArrayError>(())
 /// ```
+#[doc(alias = "RawArray")]
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "", try_from = "Parts")]
 pub struct Array<T> {

@@ -26,6 +26,7 @@ use std::fmt;
 /// assert_eq!(counter.get()?, 42);
 /// # Ok::<(), common::sync::MutexError>(())
 /// ```
+#[doc(alias = "RawValue")]
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Value<T>(Mutex<T>);

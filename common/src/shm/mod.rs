@@ -73,6 +73,7 @@ unsafe impl Shared for AtomicU64 {}
 /// assert_eq!(&bytes, b"hello");
 /// # Ok::<(), common::shm::ShmError>(())
 /// ```
+#[doc(alias = "SharedMemory")]
 #[derive(Clone)]
 pub struct Segment(ManuallyDrop<Arc<Mapping>>);
 
