@@ -13,6 +13,7 @@ use shuttle::rand::Rng;
 use shuttle::thread;
 
 /// A process of the model.
+#[derive(Debug)]
 pub struct Process<R>(thread::JoinHandle<Option<R>>);
 
 impl<R> Process<R> {

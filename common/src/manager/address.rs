@@ -126,16 +126,19 @@ impl fmt::Debug for BadKey {
 
 impl Key {
     /// A new key, from the kernel's random numbers.
+    #[must_use]
     pub fn random() -> Key {
         Key(random())
     }
 
     /// A key made from a secret of any length. A short or guessable secret makes a weak key.
+    #[must_use]
     pub fn from_secret(secret: &[u8]) -> Key {
         Key(Key([0; 32]).prove(&[b"common manager key", secret]))
     }
 
     /// The 64 hexadecimal digits that [`from_hex`](Key::from_hex) reads.
+    #[must_use]
     pub fn to_hex(&self) -> String {
         hex(&self.0)
     }

@@ -289,16 +289,19 @@ impl Manager {
     }
 
     /// Its name.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.connection.endpoint.name
     }
 
     /// Where it listens.
+    #[must_use]
     pub fn address(&self) -> &Address {
         &self.connection.endpoint.address
     }
 
     /// The key to it.
+    #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
     }

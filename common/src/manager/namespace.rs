@@ -51,6 +51,12 @@ impl Manager {
     }
 }
 
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 impl Attributes {
     fn find<T: 'static>(&mut self, name: &str) -> Result<Option<&mut T>, CallError> {
         let Some(attribute) = self.0.get_mut(name) else {

@@ -24,7 +24,7 @@ use std::fmt;
 pub struct ValueProxy<T>(Proxy<Cell<T>>);
 
 /// So that a hosted value of type `T` is another thing than a `Value` of it: as in Python.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Cell<T>(T);
 
 typed_proxy!(ValueProxy<T> of Cell<T>);

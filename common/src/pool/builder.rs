@@ -15,6 +15,7 @@ use crate::process::{StartMethod, cpu_count};
 use crate::ring::RingConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::time::Duration;
 
 /// What a pool is made by.
@@ -57,6 +58,15 @@ pub struct PoolBuilder {
     settings: Settings,
     hook: Option<Hook>,
     error: Option<PoolError>,
+}
+
+impl fmt::Debug for PoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder")
+            .field("name", &self.settings.name)
+            .field("workers", &self.settings.workers)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for PoolBuilder {
@@ -138,6 +148,7 @@ impl PoolBuilder {
     /// assert_eq!(pool.map_with(translate, words)?, [Some("one in French".to_string()), None]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "initargs")]
     pub fn initializer<F, A>(mut self, f: F, args: A) -> Self
     where
         F: Function<A, Output: 'static>,
@@ -148,7 +159,6 @@ impl PoolBuilder {
         let args = args.map_err(PoolError::Initializer);
         self.settings.departures = departures;
         match entry.and_then(|entry| Ok((entry, args?))) {
-    #[doc(alias = "initargs")]
             Ok((entry, args)) => self.settings.initializer = Some(Initializer { entry, args }),
             Err(error) => self.error = Some(error),
         }

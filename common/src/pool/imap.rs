@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -199,6 +200,7 @@ impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
 }
 
 /// The results in order. Made by [`Pool::imap`]. Dropping it cancels what no worker has begun.
+#[must_use = "it is lazy: nothing is sent before the first result is asked for"]
 pub struct IMap<I: Iterator, R> {
     feed: Feed<I, R>,
     jobs: VecDeque<Arc<Job>>,
@@ -208,14 +210,12 @@ impl<I: Iterator, R: DeserializeOwned> IMap<I, R> {
     /// Items that travel together; 1 by default. More are quicker for short tasks. To be set
     /// before the first result is asked for.
     #[doc(alias = "chunksize")]
-    #[must_use]
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.feed.chunk = items.max(1);
         self
     }
 
     /// Chunks that are drawn ahead of the results taken; twice the number of workers by default.
-    #[must_use]
     pub fn window(mut self, chunks: usize) -> Self {
         self.feed.window = chunks.max(1);
         self
@@ -265,6 +265,15 @@ impl<I: Iterator, R: DeserializeOwned> Iterator for IMap<I, R> {
     }
 }
 
+impl<I: Iterator, R> fmt::Debug for IMap<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IMap")
+            .field("function", &self.feed.name)
+            .field("drawn", &self.feed.drawn)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<I: Iterator, R> Drop for IMap<I, R> {
     fn drop(&mut self) {
         for job in &self.jobs {
@@ -275,6 +284,7 @@ impl<I: Iterator, R> Drop for IMap<I, R> {
 
 /// The results as they come. Made by [`Pool::imap_unordered`]. Dropping it cancels what no worker
 /// has begun.
+#[must_use = "it is lazy: nothing is sent before the first result is asked for"]
 pub struct IMapUnordered<I: Iterator, R> {
     feed: Feed<I, R>,
     jobs: HashMap<usize, Arc<Job>>,
@@ -285,14 +295,12 @@ pub struct IMapUnordered<I: Iterator, R> {
 impl<I: Iterator, R: DeserializeOwned> IMapUnordered<I, R> {
     /// As [`IMap::chunk_size`].
     #[doc(alias = "chunksize")]
-    #[must_use]
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.feed.chunk = items.max(1);
         self
     }
 
     /// As [`IMap::window`].
-    #[must_use]
     pub fn window(mut self, chunks: usize) -> Self {
         self.feed.window = chunks.max(1);
         self
@@ -375,6 +383,15 @@ impl<I: Iterator, R: DeserializeOwned> Stream for IMapUnordered<I, R> {
         let completions = &this.completions;
         this.feed.engine.help(context, || completions.has_some());
         Poll::Pending
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for IMapUnordered<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IMapUnordered")
+            .field("function", &self.feed.name)
+            .field("drawn", &self.feed.drawn)
+            .finish_non_exhaustive()
     }
 }
 

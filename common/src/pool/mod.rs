@@ -177,12 +177,11 @@ impl Pool {
     }
 
     fn wait_job(&self, job: &Arc<Job>) {
-        result::wait_job(&self.engine, job, crate::deadline::Deadline::Never, || {
-            job.is_finished()
-        });
+        result::wait_job(&self.engine, job, Deadline::Never, || job.is_finished());
     }
 
     /// How many workers it has.
+    #[must_use]
     pub fn workers(&self) -> usize {
         self.engine.settings.workers
     }
@@ -197,6 +196,7 @@ impl Pool {
     /// assert_eq!(stats.queued, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.engine.stats()
     }

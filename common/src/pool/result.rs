@@ -93,17 +93,20 @@ impl<R> AsyncResult<R> {
 
     /// Whether there is a result or an error.
     #[doc(alias = "ready")]
+    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.wait_timeout(Duration::ZERO)
     }
 
     /// Whether there is a result (`true`) or an error (`false`); `None` while there is neither.
     #[doc(alias = "successful")]
+    #[must_use]
     pub fn is_successful(&self) -> Option<bool> {
         self.is_ready().then(|| !self.job.has_failed())
     }
 
     /// How many of its tasks have been answered so far.
+    #[must_use]
     pub fn progress(&self) -> usize {
         if self.engine.has_answers() {
             self.engine.drain();
@@ -262,6 +265,7 @@ pub fn as_completed<R>(results: impl IntoIterator<Item = AsyncResult<R>>) -> AsC
 
 /// Made by [`as_completed`].
 #[derive(Debug)]
+#[must_use = "nothing is waited for before the first result is asked for"]
 pub struct AsCompleted<R> {
     results: Vec<AsyncResult<R>>,
     completions: Arc<Completions>,
@@ -314,11 +318,11 @@ impl<R> Iterator for AsCompleted<R> {
 /// assert_eq!(common::pool::wait_any(&results, None), Some(0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "FIRST_COMPLETED")]
 pub fn wait_any<R>(results: &[AsyncResult<R>], timeout: Option<Duration>) -> Option<usize> {
     if results.is_empty() {
         return None;
     }
-#[doc(alias = "FIRST_COMPLETED")]
     let completions = Arc::new(Completions::default());
     watch_all(results, &completions);
     wait_some(results, &completions, Deadline::from(timeout));
@@ -337,11 +341,11 @@ pub fn wait_any<R>(results: &[AsyncResult<R>], timeout: Option<Duration>) -> Opt
 /// assert!(common::pool::wait_all(&results, None));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "ALL_COMPLETED")]
 pub fn wait_all<R>(results: &[AsyncResult<R>], timeout: Option<Duration>) -> bool {
     let deadline = Deadline::from(timeout);
     results.iter().all(|result| result.wait_until(deadline))
 }
-#[doc(alias = "ALL_COMPLETED")]
 
 fn watch_all<R>(results: &[AsyncResult<R>], completions: &Arc<Completions>) {
     for (position, result) in results.iter().enumerate() {

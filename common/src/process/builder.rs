@@ -45,16 +45,19 @@ pub(super) enum StdioKind {
 
 impl Stdio {
     /// Where the parent's leads. The default.
+    #[must_use]
     pub fn inherit() -> Self {
         Stdio(StdioKind::Inherit)
     }
 
     /// To `/dev/null`.
+    #[must_use]
     pub fn null() -> Self {
         Stdio(StdioKind::Null)
     }
 
     /// To a pipe, whose other end is in the handle's field `stdin`, `stdout` or `stderr`.
+    #[must_use]
     pub fn piped() -> Self {
         Stdio(StdioKind::Piped)
     }

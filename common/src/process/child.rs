@@ -81,21 +81,25 @@ impl CurrentProcess {
     }
 
     /// Its name; `MainProcess` for one that this library did not start.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.who.name
     }
 
     /// Its process id.
+    #[must_use]
     pub fn pid(&self) -> u32 {
         std::process::id()
     }
 
     /// Whether it is terminated, rather than waited for, when its handle is dropped.
+    #[must_use]
     pub fn daemon(&self) -> bool {
         self.who.daemon
     }
 
     /// How it was started; `None` for a process that this library did not start.
+    #[must_use]
     pub fn start_method(&self) -> Option<StartMethod> {
         self.who.method
     }
@@ -154,16 +158,19 @@ pub(super) fn parent() -> Option<Parent> {
 
 impl Parent {
     /// Its process id.
+    #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.who.parent.as_ref().map_or(0, |(pid, _)| *pid)
     }
 
     /// Its name.
+    #[must_use]
     pub fn name(&self) -> &str {
         self.0.who.parent.as_ref().map_or("", |(_, name)| name)
     }
 
     /// Whether it still runs.
+    #[must_use]
     pub fn is_alive(&self) -> bool {
         self.0
             .lifeline

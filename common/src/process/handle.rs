@@ -82,21 +82,25 @@ impl<R> Process<R> {
 
     /// Its process id.
     #[doc(alias = "ident")]
+    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.pid()
     }
 
     /// Its name.
+    #[must_use]
     pub fn name(&self) -> &str {
         self.child.name()
     }
 
     /// Whether it is terminated, rather than waited for, when this handle is dropped.
+    #[must_use]
     pub fn daemon(&self) -> bool {
         self.child.daemon()
     }
 
     /// Whether it still runs.
+    #[must_use]
     pub fn is_alive(&self) -> bool {
         !self.child.has_ended()
     }
@@ -106,6 +110,7 @@ impl<R> Process<R> {
     /// what it said last counts; 255 if it said nothing. A fork server that has not told the status
     /// a second after it was asked for counts as having lost it, until it does.
     #[doc(alias = "exitcode")]
+    #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         if !self.child.has_ended() {
             return None;
@@ -117,6 +122,7 @@ impl<R> Process<R> {
 
     /// Its exit status; `None` while it runs, and if the status is lost (see
     /// [`exit_code`](Self::exit_code)).
+    #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         match self.child.has_ended() {
             true => self.child.exit_status(Some(soon())),
@@ -192,13 +198,13 @@ where
     /// assert_eq!(process.join()?, "abab");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "start")]
     pub fn spawn<F, A>(f: F, args: A) -> Result<Process<R>, SpawnError>
     where
         F: Function<A, Output = R>,
         A: Serialize + DeserializeOwned + 'static,
     {
         Process::builder().spawn(f, args)
-    #[doc(alias = "start")]
     }
 }
 

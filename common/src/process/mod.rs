@@ -89,6 +89,7 @@ where
 /// assert_eq!(common::process::current().name(), "MainProcess");
 /// ```
 #[doc(alias = "current_process")]
+#[must_use]
 pub fn current() -> Arc<CurrentProcess> {
     child::current_process()
 }
@@ -106,6 +107,7 @@ pub fn current() -> Arc<CurrentProcess> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias = "parent_process")]
+#[must_use]
 pub fn parent() -> Option<Parent> {
     child::parent()
 }
@@ -131,9 +133,9 @@ pub fn active_children() -> Vec<ActiveChild> {
 /// ```
 /// assert!(common::process::cpu_count() >= 1);
 /// ```
+#[doc(alias = "process_cpu_count")]
 pub fn cpu_count() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-#[doc(alias = "process_cpu_count")]
 }
 
 /// What these mutexes guard is changed in one step, so a panic elsewhere leaves it whole.

@@ -10,6 +10,7 @@ use futures::Stream;
 use futures::channel::oneshot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::mem;
@@ -103,6 +104,30 @@ pub struct PutFuture<'a, T> {
 pub struct GetStream<'a, T> {
     next: GetFuture<'a, T>,
     ended: bool,
+}
+
+impl<T> fmt::Debug for GetFuture<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shown(f, "GetFuture", self.queue)
+    }
+}
+
+impl<T> fmt::Debug for PutFuture<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shown(f, "PutFuture", self.queue)
+    }
+}
+
+impl<T> fmt::Debug for GetStream<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shown(f, "GetStream", self.next.queue)
+    }
+}
+
+fn shown<T>(f: &mut fmt::Formatter<'_>, what: &str, queue: &Queue<T>) -> fmt::Result {
+    f.debug_struct(what)
+        .field("queue", queue)
+        .finish_non_exhaustive()
 }
 
 impl<T: DeserializeOwned> Future for GetFuture<'_, T> {

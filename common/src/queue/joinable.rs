@@ -364,6 +364,7 @@ impl<T> Drop for Lost<'_, T> {
 
 /// A value of a [`JoinableQueue`], marked done when dropped: by the process that got it, and not by
 /// a fork, which has a copy.
+#[must_use = "the value is marked done when the guard is dropped"]
 pub struct TaskGuard<'a, T> {
     value: T,
     queue: &'a JoinableQueue<T>,
@@ -382,6 +383,12 @@ impl<T> Deref for TaskGuard<'_, T> {
 impl<T> DerefMut for TaskGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for TaskGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.value, f)
     }
 }
 

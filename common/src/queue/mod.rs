@@ -74,6 +74,7 @@ pub struct Queue<T: ?Sized> {
 
 /// How a queue is made: [`Queue::builder`].
 #[derive(Debug, Clone)]
+#[must_use = "a builder makes nothing until `build` is called"]
 pub struct QueueBuilder {
     config: RingConfig,
 }
@@ -90,7 +91,6 @@ impl Default for QueueBuilder {
 
 impl QueueBuilder {
     /// At most so many messages at a time; 0 is no such bound.
-    #[must_use]
     pub fn items(mut self, items: u32) -> Self {
         self.config.max_items = Some(items).filter(|items| *items > 0);
         self
@@ -98,7 +98,6 @@ impl QueueBuilder {
 
     /// Room for messages in bytes, rounded up to a power of two. A message takes its own length
     /// and 8 bytes, rounded up to a multiple of 16. The memory is committed as it is first used.
-    #[must_use]
     pub fn capacity(mut self, bytes: usize) -> Self {
         self.config.capacity = bytes;
         self
@@ -129,7 +128,6 @@ impl Queue<()> {
     /// let queue: Queue<u64> = Queue::builder().items(100).capacity(1 << 20).build()?;
     /// # Ok::<(), common::shm::ShmError>(())
     /// ```
-    #[must_use]
     pub fn builder() -> QueueBuilder {
         QueueBuilder::default()
     }

@@ -83,6 +83,7 @@ fn room(len: usize, stride: usize) -> usize {
 
 /// The array, held; let go when dropped. A fork of the holder has a copy of this and not the lock:
 /// there its calls are [`MutexError::Locked`].
+#[must_use = "the array is let go when the guard is dropped"]
 pub struct ArrayGuard<'a, T> {
     array: &'a Array<T>,
     guard: MutexGuard<'a, ()>,
@@ -367,5 +368,13 @@ impl<T> fmt::Debug for Array<T> {
             .field("of", &std::any::type_name::<T>())
             .field("len", &self.len)
             .finish()
+    }
+}
+
+impl<T> fmt::Debug for ArrayGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArrayGuard")
+            .field("array", self.array)
+            .finish_non_exhaustive()
     }
 }

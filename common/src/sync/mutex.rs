@@ -45,6 +45,7 @@ pub struct Mutex<T> {
 }
 
 /// The value, held; let go when dropped.
+#[must_use = "the mutex is let go when the guard is dropped"]
 pub struct MutexGuard<'a, T: Serialize> {
     mutex: &'a Mutex<T>,
     /// Before the value, whose destructor is the program's code and may take its time.
@@ -407,6 +408,12 @@ impl<T> fmt::Debug for Mutex<T> {
             .field("of", &std::any::type_name::<T>())
             .field("holder", &self.holder())
             .finish()
+    }
+}
+
+impl<T: Serialize + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.value, f)
     }
 }
 
