@@ -70,6 +70,12 @@ impl<T> JoinableQueue<T> {
 
     /// As a builder says.
     ///
+    /// ```
+    /// use common::queue::{JoinableQueue, Queue};
+    /// let queue: JoinableQueue<u64> = JoinableQueue::build(Queue::builder().capacity(1 << 20))?;
+    /// # Ok::<(), common::shm::ShmError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Queue::new`].
@@ -245,6 +251,12 @@ impl<T> JoinableQueue<T> {
         self.queue.close();
     }
 
+    /// As [`Queue::is_closed`].
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// As [`Queue::stats`].
     #[must_use]
     pub fn stats(&self) -> QueueStats {
@@ -320,6 +332,15 @@ impl<T: DeserializeOwned> JoinableQueue<T> {
     /// As [`Queue::get`].
     pub fn get_guard(&self) -> Result<TaskGuard<'_, T>, GetError> {
         self.get().map(|value| self.guard(value))
+    }
+
+    /// As [`JoinableQueue::get_guard`] if there is a value at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::try_get`].
+    pub fn try_get_guard(&self) -> Result<TaskGuard<'_, T>, GetError> {
+        self.try_get().map(|value| self.guard(value))
     }
 
     /// As [`JoinableQueue::get_guard`], at most for `timeout`.

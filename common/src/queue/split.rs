@@ -83,6 +83,38 @@ impl<T> Queue<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// As [`Queue::len`].
+    #[doc(alias = "qsize")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.queue.len()
+    }
+
+    /// As [`Queue::is_empty`].
+    #[doc(alias = "empty")]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.queue.is_empty()
+    }
+}
+
+impl<T> Receiver<T> {
+    /// As [`Queue::len`].
+    #[doc(alias = "qsize")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.queue.len()
+    }
+
+    /// As [`Queue::is_empty`].
+    #[doc(alias = "empty")]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.queue.is_empty()
+    }
+}
+
 impl<T: Serialize> Sender<T> {
     /// Puts a value. Blocks while the queue is full.
     ///

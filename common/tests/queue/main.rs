@@ -393,6 +393,7 @@ fn a_joinable_queue_waits_for_its_workers() {
         assert_eq!((tasks.unfinished(), tasks.join_timeout(SOON)), (1, None));
         let _ = tasks.get_guard().unwrap();
         assert_eq!(tasks.unfinished(), 0);
+        assert_eq!(tasks.try_get_guard().unwrap_err(), GetError::Empty);
         let none = tasks.get_guard_timeout(SOON);
         assert_eq!(none.map(|_| ()), Err(GetError::Empty));
         tasks.put(Some(2)).unwrap();

@@ -9,12 +9,15 @@ use testkit::isolated;
 fn the_last_sender_and_the_last_receiver_close() {
     isolated(|| {
         let (sender, receiver) = Queue::new().unwrap().split();
+        assert!(sender.is_empty() && receiver.is_empty());
+        sender.put(9).unwrap();
+        assert_eq!((sender.len(), receiver.len()), (1, 1));
         let produce = |sender: Sender<u32>| (0..3).for_each(|n| sender.put(n).unwrap());
         let producers: Vec<Process<()>> = (0..2)
             .map(|_| Process::spawn(produce, (sender.clone(),)).unwrap())
             .collect();
         drop(sender);
-        assert_eq!(receiver.iter().map(Result::unwrap).count(), 6);
+        assert_eq!(receiver.iter().map(Result::unwrap).count(), 7);
         producers.iter().for_each(|one| one.join().unwrap());
 
         let (sender, receiver) = Queue::bounded(1).unwrap().split();
