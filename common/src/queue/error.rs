@@ -8,6 +8,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// A value was not put; here it is again.
+#[derive(Clone, PartialEq, Eq)]
 pub struct PutError<T> {
     /// The value.
     pub value: T,
@@ -43,6 +44,7 @@ impl fmt::Debug for PutReason {
 }
 
 /// Some of several values were not put; here they are again.
+#[derive(Clone, PartialEq, Eq)]
 pub struct PutManyError<T> {
     /// How many were put.
     pub put: usize,
