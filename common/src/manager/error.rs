@@ -59,8 +59,11 @@ pub enum CallError {
          call it from another process, or from a thread"
     )]
     WouldBlock,
-    /// The values of one transaction must be of one manager.
-    #[error("the values of a transaction belong to different managers: host them in one")]
+    /// The values of one transaction must be of one manager, and a manager publishes its own.
+    #[error(
+        "a value belongs to another manager: host it where the others of the transaction are, or \
+         where it is to be published"
+    )]
     Foreign,
     /// The proxy is of another type than the value.
     #[error("the value is a `{found}`, not a `{expected}`")]

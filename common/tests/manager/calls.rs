@@ -221,6 +221,10 @@ fn transactions_exclude_each_other() {
         assert_eq!(error.to_string(), expected);
         let twice = transaction((&a, &a), swap, ()).unwrap_err();
         assert_eq!(twice, CallError::Busy);
+        let stranger = Manager::new().unwrap();
+        let c = stranger.host(0i64).unwrap();
+        assert_eq!(transaction((&a, &c), swap, ()), Err(CallError::Foreign));
+        assert_eq!(manager.publish("c", &c), Err(CallError::Foreign));
         assert_eq!(transaction((&a, &b), swap, ()).unwrap(), 1000);
     });
 }
