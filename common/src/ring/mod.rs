@@ -20,8 +20,8 @@
 //! And a message longer than the ring goes through it in fragments, and its producer holds the put
 //! lock until it is through, its consumer the get lock. If the producer gives up half-way or dies,
 //! it or the next one puts a pad, which is no continuation, and the consumer drops what it has. If
-//! the consumer gives up (its deadline, and no new bytes for `PATIENCE`), it tells so through the
-//! tail, and the producer starts over: no message is lost.
+//! the consumer gives up (its deadline, and no new bytes for `PATIENCE`; or nobody holds the put
+//! lock any more), it tells so through the tail, and the producer starts over: no message is lost.
 //!
 //! Sleepers look again every `SLICE` in case who should have woken them was killed just then.
 //!
@@ -362,7 +362,12 @@ impl Inner {
         let head = self.head();
         let tail = self.tail();
         let units = tail.units_since(head).min(self.units());
-        let messages = tail.messages_since(head).min(units);
+        // Nor can there be more than may: others may have put and got between the two looks.
+        let most = match self.max_items {
+            0 => units,
+            items => units.min(items),
+        };
+        let messages = tail.messages_since(head).min(most);
         (messages as usize, units as usize * UNIT)
     }
 

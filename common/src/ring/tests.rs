@@ -87,6 +87,19 @@ fn a_full_ring_refuses_and_a_closed_one_drains() {
 }
 
 #[test]
+fn no_more_messages_wait_than_may() {
+    let ring = Ring::create(RingConfig {
+        max_items: Some(1),
+        ..RingConfig::default()
+    })
+    .unwrap();
+    // What one sees who has looked at the head, and at the tail when others had got and put.
+    let later = ring.0.tail().advance(2, 2);
+    ring.0.header().tail.0.store(later.0, SeqCst);
+    assert_eq!((ring.len(), ring.stats().messages), (1, 1));
+}
+
+#[test]
 fn a_message_longer_than_the_ring_goes_through() {
     let ring = ring(1 << 14);
     let long: Vec<u8> = (0..3_000_000u32).map(|index| (index % 251) as u8).collect();
