@@ -16,10 +16,11 @@ use super::start::Streams;
 use super::{lock, registry, sys, wait};
 use crate::codec;
 use crate::function::{self, EntryRef, Failure, Task};
+use crate::image::{self, Constructor};
 use crate::panic;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
-use std::ffi::CString;
+use std::ffi::{CString, c_char, c_int};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -193,11 +194,20 @@ impl Parent {
 ///
 /// The Rust runtime is not up yet: what it would do in `main`'s place is done in [`serve`]. Its
 /// library works all the same, threads, panics and standard streams included.
-extern "C" fn boot() {
+extern "C" fn boot(
+    count: c_int,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) {
+    let construct = || {
+        for constructor in image::constructors_after(&BOOT).iter().flatten() {
+            constructor(count, arguments, environment);
+        }
+    };
     // Nothing may unwind into the loader. A panic here would be a bug of this library.
     let child = std::panic::catch_unwind(|| {
         if let Some(marker) = std::env::var_os(MARKER) {
-            serve(&marker.to_string_lossy());
+            serve(&marker.to_string_lossy(), construct);
         }
     });
     if child.is_err() {
@@ -205,14 +215,29 @@ extern "C" fn boot() {
     }
 }
 
+#[cfg(test)]
 #[used]
-// SAFETY: the loader calls the pointers in this section with the C calling convention; `boot`
-// takes none of the arguments it passes, which that convention allows.
+// SAFETY: as of `BOOT`.
 #[unsafe(link_section = ".init_array")]
-static BOOT: extern "C" fn() = boot;
+static ONE: Constructor = tests::construct;
+
+#[used]
+// SAFETY: the loader calls the pointers in this section with the C calling convention and these
+// arguments.
+#[unsafe(link_section = ".init_array")]
+static BOOT: Constructor = boot;
+
+#[cfg(test)]
+#[used]
+// SAFETY: as of `BOOT`.
+#[unsafe(link_section = ".init_array")]
+static ANOTHER: Constructor = tests::construct;
 
 /// Does what a spawned child is for. Returns only if another copy of the library is meant.
-fn serve(marker: &str) {
+///
+/// `construct` calls the constructors that the loader would call after [`boot`], which does not
+/// come back: what C++ libraries and other crates have set up before `main`, a function may need.
+fn serve(marker: &str, construct: impl FnOnce()) {
     match marker
         .strip_prefix(MARKER_START)
         .map(|id| usize::from_str_radix(id, 16))
@@ -235,6 +260,7 @@ fn serve(marker: &str) {
         refuse(&format!("descriptor 3: {error}"));
     }
     sys::close_from(LIFELINE + 1);
+    construct();
     match packet::receive(lifeline.as_fd(), true) {
         // The parent ended before it could say anything.
         Err(packet::ReceiveError::Closed) => sys::exit_now(1),
@@ -444,4 +470,32 @@ fn report(current: &CurrentProcess, outcome: Result<Vec<u8>, ChildFailure>) -> i
         return 1;
     }
     i32::from(kind != Kind::Returned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Process;
+
+    static CONSTRUCTED: AtomicU32 = AtomicU32::new(0);
+
+    /// Called before `main` twice, whatever the order in which the linker puts things.
+    pub(super) extern "C" fn construct(
+        count: c_int,
+        arguments: *const *const c_char,
+        environment: *const *const c_char,
+    ) {
+        assert!(count > 0 && !arguments.is_null() && !environment.is_null());
+        CONSTRUCTED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn what_others_do_before_main_is_done_in_a_child_too() {
+        let [one, boot, another] = [&ONE, &BOOT, &ANOTHER].map(std::ptr::from_ref);
+        assert!(one > boot || another > boot, "neither is left to a child");
+        testkit::isolated(|| assert_eq!(CONSTRUCTED.load(Ordering::Relaxed), 2));
+        assert_eq!(CONSTRUCTED.load(Ordering::Relaxed), 2);
+        let spawned = Process::spawn(|| CONSTRUCTED.load(Ordering::Relaxed), ());
+        assert_eq!(spawned.unwrap().join().unwrap(), 2);
+    }
 }

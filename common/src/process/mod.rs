@@ -10,10 +10,11 @@
 //!             whose hang-up ends the child
 //! ```
 //!
-//! A child always runs this program's own executable; it is caught before `main`, so that a
-//! program needs no guard and no initialiser. Each child holds one end of a socket, its lifeline:
-//! when the other end goes, because the parent has ended in whatever way, the kernel kills the
-//! child (`O_ASYNC` with SIGKILL), asleep or not, with no thread that watches.
+//! A child always runs this program's own executable; it is caught before `main`, after all that
+//! libraries do there (C++ constructors, say), so that a program needs no guard and no initialiser.
+//! Each child holds one end of a socket, its lifeline: when the other end goes, because the parent
+//! has ended in whatever way, the kernel kills the child (`O_ASYNC` with SIGKILL), asleep or not,
+//! with no thread that watches.
 //!
 //! A child's `main` thread is the only one it has. When `f` returns, the process ends, as a Rust
 //! program does: threads that `f` started are not waited for.
