@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use testkit::{METHODS, isolated};
 
@@ -400,5 +401,52 @@ fn no_program_becomes_a_fork_bomb() {
             assert_eq!(process.join().unwrap(), 123);
         }
         assert!(begin.elapsed() < Duration::from_secs(30));
+    });
+}
+
+#[test]
+fn rights_that_were_given_up_the_fork_server_does_not_give_back() {
+    // Only root has some to give up.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    fn gives_up() -> (u32, u32) {
+        let user = || {
+            let builder = Process::builder().start_method(StartMethod::ForkServer);
+            let process = builder.spawn(|| nix::unistd::geteuid().as_raw(), ());
+            process.unwrap().join().unwrap()
+        };
+        // Where anybody may be.
+        std::env::set_current_dir("/").unwrap();
+        let before = user();
+        nix::unistd::setuid(61_234.into()).unwrap();
+        (before, user())
+    }
+    isolated(|| {
+        let told = Process::spawn(gives_up, ()).unwrap().join().unwrap();
+        assert_eq!(told, (0, 61_234));
+    });
+}
+
+#[test]
+fn a_fork_servers_user_that_may_not_be_where_it_is_is_told_so() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    fn locks_itself_out() -> String {
+        let name = format!("closed-{}", std::process::id());
+        let closed = std::env::temp_dir().join(name);
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o000)).unwrap();
+        std::env::set_current_dir(&closed).unwrap();
+        std::fs::remove_dir(&closed).unwrap();
+        nix::unistd::setuid(61_234.into()).unwrap();
+        let builder = Process::builder().start_method(StartMethod::ForkServer);
+        builder.spawn(|| (), ()).unwrap_err().to_string()
+    }
+    isolated(|| {
+        let told = Process::spawn(locks_itself_out, ());
+        let told = told.unwrap().join().unwrap();
+        assert!(told.contains("working directory"), "{told}");
     });
 }

@@ -26,6 +26,10 @@ pub enum StartMethod {
     Fork,
     /// Asks a small helper process, spawned at first use, to fork itself. About 0.5 ms, however
     /// large the caller is and however many threads it has.
+    ///
+    /// The new process has the caller's environment, working directory and standard streams, user,
+    /// groups and root directory as they are now; what else a process inherits (its umask, limits,
+    /// priority, process group, ignored signals) as it was at that first use.
     ForkServer,
 }
 

@@ -28,10 +28,11 @@
 use super::child;
 use super::error::SpawnError;
 use super::handle::Process;
+use super::inherited::Inherited;
 use super::packet::{self, Kind, Packet, ReceiveError};
 use super::record::Link;
-use super::start::{self, Streams, differences};
-use super::{lock, sys, wait};
+use super::start::{self, Streams};
+use super::{lock, spare, sys, wait};
 use crate::codec;
 use crate::departures::Departures;
 use nix::errno::Errno;
@@ -60,8 +61,8 @@ struct Server {
     pidfd: Arc<OwnedFd>,
     /// The process that started it: a fork of that one must start its own.
     owner: u32,
-    /// The environment it has, so that a new process can be told what differs.
-    environment: Vec<(OsString, OsString)>,
+    /// What it has, so that a new process can be told what differs.
+    inherited: Inherited,
     process: Process<()>,
 }
 
@@ -83,7 +84,7 @@ pub(super) fn environment_changes(
     changes: Vec<(OsString, Option<OsString>)>,
 ) -> Vec<(OsString, Option<OsString>)> {
     let mut all = match &*lock(&SERVER) {
-        Some(server) => differences(&server.environment, std::env::vars_os().collect()),
+        Some(server) => server.inherited.environment_changes(),
         None => Vec::new(),
     };
     all.extend(changes);
@@ -115,11 +116,16 @@ pub(super) fn fork(
     let mut slot = lock(&SERVER);
     // A server found dead is replaced; the second that is would be a reason to wonder.
     for _ in 0..3 {
-        let server = match slot.take().filter(Server::is_usable) {
-            Some(server) => slot.insert(server),
-            None => slot.insert(Server::start()?),
+        let server = match slot.take() {
+            Some(server) if server.is_usable() => slot.insert(server),
+            unfit => {
+                retire(unfit.filter(|server| server.process.is_alive()));
+                slot.insert(Server::start()?)
+            }
         };
-        match server.request(hello, link, streams) {
+        let directory = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|error| os("the working directory, for it to begin in", error))?;
+        match server.request(hello, link, streams, directory) {
             Err(Request::Lost) => {
                 retire(slot.take());
                 // The old one may yet be told how the dead one ended.
@@ -178,6 +184,7 @@ impl Server {
             error,
         };
         let (control, theirs) = packet::pair().map_err(os)?;
+        let inherited = Inherited::now();
         let process = start::spawn_hidden("ForkServer", serve, &[theirs.as_fd()])?;
         let pidfd = process.as_fd().try_clone_to_owned();
         let pidfd = pidfd.map_err(|error| {
@@ -189,18 +196,25 @@ impl Server {
             control,
             pidfd: Arc::new(pidfd),
             owner: std::process::id(),
-            environment: std::env::vars_os().collect(),
+            inherited,
             process,
         })
     }
 
+    /// One of a process that has given up rights since would give them to others again.
     fn is_usable(&self) -> bool {
-        self.owner == std::process::id() && self.process.is_alive()
+        self.owner == std::process::id()
+            && self.process.is_alive()
+            && self.inherited.has_our_rights()
     }
 
-    fn request(&self, hello: &[u8], link: &Link, streams: &Streams<Option<OwnedFd>>) -> Answer {
-        let directory =
-            open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(Request::Refused)?;
+    fn request(
+        &self,
+        hello: &[u8],
+        link: &Link,
+        streams: &Streams<Option<OwnedFd>>,
+        directory: OwnedFd,
+    ) -> Answer {
         let [stdin, stdout, stderr] = streams.each().map(Option::as_ref);
         let (i, o, e) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let fds = [
@@ -341,7 +355,7 @@ impl Keeper {
         // SAFETY: this process has one thread: it was spawned to run `serve`, which starts none.
         let error = match unsafe { sys::fork() } {
             Ok(ForkResult::Child) => {
-                be_the_spare(control.as_fd(), self.taken.1.as_fd(), &self.rehearsal)
+                spare::wait_as_one(control.as_fd(), self.taken.1.as_fd(), &self.rehearsal)
             }
             Ok(ForkResult::Parent { child }) => match sys::pidfd_open(child) {
                 Ok(pidfd) => {
@@ -360,7 +374,7 @@ impl Keeper {
             // Nobody asks yet: `wait` goes on until somebody does, and this is tried again. Nor
             // does anybody ask where the connection is closed, which `wait` sees.
             Err(ReceiveError::Closed | ReceiveError::Os(Errno::EAGAIN | Errno::ECONNRESET)) => {}
-            _ => refuse(control.as_fd(), error),
+            _ => spare::refuse(control.as_fd(), error),
         }
     }
 
@@ -418,82 +432,4 @@ fn report_end(ward: &Ward) {
 /// process runs costs it a page fault.
 fn number(body: &[u8]) -> Option<i32> {
     body.try_into().ok().map(i32::from_ne_bytes)
-}
-
-fn refuse(control: BorrowedFd<'_>, error: Errno) {
-    let _ = packet::send(control, Kind::NotForked, &(error as i32).to_ne_bytes(), &[]);
-}
-
-/// Waits for a request, says that it is taken, and becomes what is asked for. Never returns.
-fn be_the_spare(control: BorrowedFd<'_>, taken: BorrowedFd<'_>, rehearsal: &[u8]) -> ! {
-    // It serves the server's user; without the server nobody would reap it.
-    let server = nix::unistd::getppid();
-    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-    // Unless somebody waits already.
-    if !wait::is_readable_now(control) {
-        child::rehearse(rehearsal);
-    }
-    loop {
-        let request = match packet::receive(control, true) {
-            Ok(request) if request.fds.len() == 5 => request,
-            Ok(_) | Err(ReceiveError::Corrupt(_)) => {
-                refuse(control, Errno::EPROTO);
-                continue;
-            }
-            Err(ReceiveError::Os(error)) if error != Errno::ECONNRESET => {
-                refuse(control, error);
-                continue;
-            }
-            Err(_) => sys::exit_now(0),
-        };
-        let this = nix::unistd::getpid();
-        match sys::pidfd_open(this) {
-            Err(error) => refuse(control, error),
-            Ok(pidfd) => {
-                // From here on this is a process like any other: it outlives the server.
-                let _ = nix::sys::prctl::set_pdeathsig(None);
-                if nix::unistd::getppid() != server {
-                    sys::exit_now(1);
-                }
-                // The server must know of the process before its user does.
-                if packet::send(taken, Kind::Forked, &[], &[request.fds[0].as_fd()]).is_err() {
-                    sys::exit_now(1);
-                }
-                let body = this.as_raw().to_ne_bytes();
-                // Without an answer the user starts another.
-                if packet::send(control, Kind::Forked, &body, &[pidfd.as_fd()]).is_err() {
-                    sys::exit_now(1);
-                }
-                become_new_process(request)
-            }
-        }
-    }
-}
-
-/// Leaves everything of the server's behind and runs what was asked for.
-fn become_new_process(request: Packet) -> ! {
-    let Packet { body, fds, .. } = request;
-    let place = || -> Result<OwnedFd, Errno> {
-        nix::unistd::fchdir(fds[1].as_fd())?;
-        for (number, fd) in (0..).zip(&fds[2..]) {
-            sys::put_at(fd.as_fd(), number)?;
-        }
-        sys::put_at(fds[0].as_fd(), child::LIFELINE)?;
-        // SAFETY: just put there; the server's own lifeline, which was there, is closed by that,
-        // and the server's handle of it is never touched in this process.
-        Ok(unsafe { sys::adopt(child::LIFELINE) })
-    };
-    let lifeline = match place() {
-        Ok(lifeline) => lifeline,
-        Err(error) => {
-            eprintln!("a process forked by the fork server cannot begin: {error}");
-            sys::exit_now(1)
-        }
-    };
-    // Everything else is the server's: its control socket, its other children's descriptors. The
-    // objects that own them are in the server's stack frames, which are never left here.
-    std::mem::forget(fds);
-    sys::close_from(child::LIFELINE + 1);
-    let _ = SigSet::from(Signal::SIGINT).thread_unblock();
-    std::process::exit(child::run(&body, lifeline))
 }

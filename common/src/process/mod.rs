@@ -30,9 +30,11 @@ mod child;
 mod error;
 mod forkserver;
 mod handle;
+mod inherited;
 mod packet;
 mod record;
 mod registry;
+mod spare;
 mod start;
 mod sys;
 #[cfg(test)]

@@ -371,26 +371,3 @@ fn adopt<R>(start: Start, pid: Pid, pidfd: OwnedFd, reaper: Reaper) -> Process<R
     }
     Process::new(child, start.pipes)
 }
-
-/// Compares two environments: what to change to get from `from` to `to`.
-pub(super) fn differences(
-    from: &[(OsString, OsString)],
-    to: Vec<(OsString, OsString)>,
-) -> Vec<(OsString, Option<OsString>)> {
-    // As a rule nothing has changed, not even the order.
-    if from == to {
-        return Vec::new();
-    }
-    let mut from: BTreeMap<&OsStr, &OsStr> = from
-        .iter()
-        .map(|(name, value)| (&**name, &**value))
-        .collect();
-    let mut changes = Vec::new();
-    for (name, value) in to {
-        if from.remove(&*name) != Some(&*value) {
-            changes.push((name, Some(value)));
-        }
-    }
-    changes.extend(from.into_keys().map(|name| (name.to_owned(), None)));
-    changes
-}
