@@ -450,3 +450,22 @@ fn a_fork_servers_user_that_may_not_be_where_it_is_is_told_so() {
         assert!(told.contains("working directory"), "{told}");
     });
 }
+
+#[test]
+fn a_fork_server_tells_how_a_child_ended_though_its_user_ignores_such_news() {
+    isolated(|| {
+        // SAFETY: no handler is put in place.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        }
+        let builder = Process::builder().start_method(StartMethod::ForkServer);
+        let process = builder.spawn(|| std::process::exit(3), ()).unwrap();
+        let joined: Option<Result<(), _>> = process.join_timeout(Duration::from_secs(10));
+        let error = joined.unwrap().unwrap_err();
+        assert!(
+            matches!(error, JoinError::Exited { code: 3, .. }),
+            "{error}"
+        );
+    });
+}

@@ -322,6 +322,7 @@ fn serve() {
     // A Ctrl-C in the terminal is for the program to deal with, and for its processes. Blocked,
     // not ignored: one sent to a process just begun waits until that lets it in.
     let _ = SigSet::from(Signal::SIGINT).thread_block();
+    sys::heed_children();
     sys::forget_exit_handlers();
     let rehearsal = child::rehearsal();
     // What is set up at its first use, the standard output for one, every fork then has.
@@ -426,6 +427,8 @@ fn report_end(ward: &Ward) {
         // The user may have gone, or not be interested.
         let _ = packet::send(ward.lifeline.as_fd(), Kind::Ended, &body, &[]);
     }
+    // There is no more to come. To close it would not say so: the spare has a copy.
+    let _ = shutdown(ward.lifeline.as_raw_fd(), Shutdown::Write);
 }
 
 /// What an answer says, a pid or an error number; plain, because each piece of code that a new

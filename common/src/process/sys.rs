@@ -229,6 +229,13 @@ pub(super) fn ignore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// The kernel keeps the exit statuses of this process's children until it asks for them. Who
+/// started it may have had them thrown away, which is inherited.
+pub(super) fn heed_children() {
+    // SAFETY: sets a disposition; no handler runs.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// glibc's fork, never a raw clone: only the former tells the thread library of the new process's
 /// id, without which robust mutexes do not notice its death.
 ///
