@@ -82,6 +82,10 @@ pub(crate) fn remedy(error: Errno) -> &'static str {
             " (the limit on processes is reached: `ulimit -u`, or pids.max of the container)"
         }
         Errno::ENOMEM => " (there is not enough memory, or the cgroup's limit is reached)",
+        Errno::E2BIG => {
+            " (the environment and the program's arguments are too large: what is long goes into \
+             the arguments of the function)"
+        }
         Errno::ENOENT => " (is /proc mounted?)",
         _ => "",
     }

@@ -255,3 +255,15 @@ fn a_variable_that_cannot_be_is_refused() {
         }
     });
 }
+
+#[test]
+fn a_variable_that_is_too_long_is_refused_with_a_remedy() {
+    isolated(|| {
+        let builder = Process::builder().env("LONG", "x".repeat(1 << 20));
+        let error = builder.spawn(|| (), ()).unwrap_err().to_string();
+        assert!(
+            error.contains("into the arguments of the function"),
+            "{error}"
+        );
+    });
+}
