@@ -61,6 +61,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// exit handlers of its own: shared memory that it made and did not drop, in a static perhaps, is
 /// removed only when some process makes the next.
 ///
+/// It has a copy of each of the parent's descriptors: a pipe that the parent closes, another
+/// process's standard input perhaps, does not end while this process has it.
+///
 /// # Errors
 ///
 /// [`SpawnError::Threads`] unless this process has exactly one thread; else as

@@ -24,6 +24,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One thing for each standard stream.
 #[derive(Debug, Default)]
@@ -306,7 +307,7 @@ where
 {
     let mut start = prepare(builder)?;
     start.method = StartMethod::Fork;
-    let threads = sys::thread_count().map_err(errno).map_err(os_error(
+    let threads = lasting_threads().map_err(errno).map_err(os_error(
         &start.name,
         "counting this process's threads in /proc/self/task",
     ))?;
@@ -338,6 +339,20 @@ where
             // without it, and its own input from ending.
             drop((start.link.ours, start.pipes, room));
             child::run_fork(newborn, start.link.theirs, start.streams, &start.set_up, f)
+        }
+    }
+}
+
+/// How many threads this process has. One that has just been joined is there for a moment yet: the
+/// kernel wakes who waits for it before it is quite gone.
+fn lasting_threads() -> std::io::Result<u64> {
+    let end = Instant::now() + Duration::from_millis(20);
+    loop {
+        match sys::thread_count()? {
+            more if more > 1 && Instant::now() < end => {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            threads => return Ok(threads),
         }
     }
 }
