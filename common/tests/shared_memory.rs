@@ -12,7 +12,7 @@ use common::process::{self, JoinError, Process};
 use common::queue::Queue;
 use common::shared::Array;
 use common::shm::{Segment, ShmError};
-use common::sync::{Mutex, MutexError};
+use common::sync::{Event, Mutex, MutexError};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::LazyLock;
@@ -444,5 +444,25 @@ fn memory_without_a_lock() {
             memory.read(usize::from(index) * 8, &mut bytes).unwrap();
             assert_eq!(f64::from_ne_bytes(bytes), f64::from(index) * 2.0);
         }
+    });
+}
+
+#[test]
+fn what_only_a_fork_still_has_it_can_hand_on() {
+    isolated(|| {
+        let (value, go) = (Mutex::new(7).unwrap(), Event::new().unwrap());
+        let child_may = go.clone();
+        let process = process::fork(move || {
+            child_may.wait();
+            let get = |value: Mutex<u32>| value.get().unwrap();
+            Process::spawn(get, (value,)).unwrap().join().unwrap()
+        });
+        // The closure went with the fork: here the value is gone.
+        go.set();
+        assert_eq!(process.unwrap().join().unwrap(), 7);
+        drop(go);
+        // And when it is gone there as well, so is the name.
+        common::shm::sweep();
+        assert_eq!(names_of(std::process::id()).count(), 0);
     });
 }

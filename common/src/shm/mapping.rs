@@ -220,13 +220,25 @@ impl Mapping {
         }
     }
 
-    /// Whether somebody else uses the segment, or is about to.
+    /// This process does not use the segment any more: takes its shared lock off. A fork that has a
+    /// copy has the same lock, and keeps it as long as it has the descriptor; so that is closed
+    /// here, and another takes its place.
+    pub(super) fn let_go(&mut self) {
+        // For reading only: if it came to stand where a standard stream is expected, nothing
+        // could be printed into it.
+        let another = name::path(&self.name).and_then(|path| File::open(path).ok());
+        if let Some(another) = another.filter(|file| file.as_raw_fd() > 2) {
+            self.file = another;
+        }
+    }
+
+    /// Whether somebody else uses the segment, or is about to, once this process has
+    /// [let it go](Mapping::let_go).
     pub(super) fn needed(&self) -> bool {
         if self.header().is_expected() {
             return true;
         }
-        // Everybody who has it open holds a shared lock on the file. This process's own is of no
-        // use from here on.
+        // Everybody who has it open holds a shared lock on the file.
         self.file.try_lock().is_err()
     }
 }

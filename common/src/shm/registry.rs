@@ -89,7 +89,7 @@ pub(super) fn create(
 }
 
 /// The last handle of this process is gone.
-pub(super) fn remove(mapping: Mapping) {
+pub(super) fn remove(mut mapping: Mapping) {
     let mut registry = registry();
     // Unless it has been opened anew under the same name just now. (A handle on that, made here to
     // see, could turn out to be the last one and come here as well.)
@@ -98,6 +98,7 @@ pub(super) fn remove(mapping: Mapping) {
         registry.open.remove(&mapping.name);
     }
     if mapping.creator == Some(process::id()) && registry.owned.contains(&mapping.name) {
+        mapping.let_go();
         registry.parked.push(mapping);
     } else {
         // Before the look: it may be a second one of what this process has parked.
