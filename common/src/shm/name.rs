@@ -5,6 +5,9 @@
 //! their process ids, so the pid namespace is in the name too and nobody judges about a
 //! stranger's.
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -123,10 +126,22 @@ fn started(pid: u32) -> io::Result<Option<u64>> {
         Ok(stat) => state_and_start(&stat)
             .map(|(state, start)| (!matches!(state, b"Z" | b"X")).then_some(start))
             .ok_or_else(|| io::ErrorKind::InvalidData.into()),
-        // The latter if it was reaped between the opening and the reading.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        // The latter if it was reaped between the opening and the reading. What other users run,
+        // and what hides from a debugger, may be invisible there (`hidepid` in proc(5)).
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+            match exists(pid) {
+                true => Err(error),
+                false => Ok(None),
+            }
+        }
         Err(error) => Err(error),
     }
+}
+
+/// Whether there is a process of this id, be it only its remains.
+fn exists(pid: u32) -> bool {
+    let pid = Pid::from_raw(pid.cast_signed());
+    kill(pid, None) != Err(Errno::ESRCH)
 }
 
 fn state_and_start(stat: &[u8]) -> Option<(&[u8], u64)> {

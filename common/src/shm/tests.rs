@@ -255,3 +255,29 @@ fn an_error_names_the_remedy_however_it_is_printed() {
     assert!(error.to_string().contains("ulimit -n"), "{error}");
     assert_eq!(format!("{error:?}"), error.to_string());
 }
+
+#[test]
+fn one_that_cannot_be_seen_is_not_dead() {
+    isolated(|| {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+        let none: Option<&str> = None;
+        let hidden = unshare(CloneFlags::CLONE_NEWNS)
+            .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
+            .and_then(|()| {
+                let (proc, hide) = (Some("proc"), Some("hidepid=2"));
+                mount(proc, "/proc", proc, MsFlags::empty(), hide)
+            });
+        if let Err(errno) = hidden {
+            return eprintln!("SKIPPED: no /proc of our own here: {errno}");
+        }
+        let this = Owner::current();
+        forked(move || {
+            // Root's group sees everybody.
+            nix::unistd::setgid(61_234.into()).unwrap();
+            nix::unistd::setuid(61_234.into()).unwrap();
+            let stat = format!("/proc/{}/stat", nix::unistd::getppid());
+            !std::path::Path::new(&stat).exists() && !this.is_dead()
+        });
+    });
+}
