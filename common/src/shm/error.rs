@@ -48,7 +48,7 @@ pub enum ShmError {
     #[error(
         "{call} of shared memory `{name}`: {}{}",
         io::Error::from_raw_os_error(*errno),
-        remedy(*errno)
+        remedy(call, *errno)
     )]
     Os {
         /// What was called.
@@ -68,8 +68,12 @@ impl fmt::Debug for ShmError {
 }
 
 /// What to do about it.
-fn remedy(errno: i32) -> &'static str {
+fn remedy(call: &str, errno: i32) -> &'static str {
     match errno {
+        libc::ENOENT | libc::EROFS | libc::EACCES if call == CREATION => {
+            " (/dev/shm is to be a directory that everybody may write to: `mount -t tmpfs -o \
+             mode=1777 tmpfs /dev/shm`)"
+        }
         libc::EMFILE => " (raise `ulimit -n`, or drop handles that are no longer needed)",
         libc::EFBIG => " (raise `ulimit -f`, or ask for less)",
         libc::ENOMEM => " (raise `ulimit -v` or vm.max_map_count, or ask for less)",
@@ -77,6 +81,9 @@ fn remedy(errno: i32) -> &'static str {
         _ => "",
     }
 }
+
+/// What [`ShmError::Os`] says was called when a segment could not be made.
+pub(super) const CREATION: &str = "creation";
 
 impl ShmError {
     pub(super) fn invalid(name: &str, reason: impl Into<String>) -> Self {
@@ -88,7 +95,8 @@ impl ShmError {
 
     pub(super) fn os(call: &str, name: &str, error: &io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::ENOENT) => ShmError::NotFound { name: name.into() },
+            // Without the directory there is nothing to be created in.
+            Some(libc::ENOENT) if call != CREATION => ShmError::NotFound { name: name.into() },
             Some(libc::ENOSPC) => ShmError::no_space(0),
             errno => ShmError::Os {
                 call: call.into(),

@@ -4,7 +4,7 @@
 
 #![allow(unsafe_code)] // The mapping crosses threads; its header is a reference into it.
 
-use super::error::ShmError;
+use super::error::{CREATION, ShmError};
 use super::{AtomicU32, AtomicU64, Shared, name};
 use nix::sys::resource::{Resource, getrlimit};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
@@ -254,12 +254,12 @@ pub(super) fn create(
         if total as u64 > most {
             // To try it would be the end of this process (SIGXFSZ).
             let too_big = io::Error::from_raw_os_error(libc::EFBIG);
-            return Err(ShmError::os("creation", &name, &too_big));
+            return Err(ShmError::os(CREATION, &name, &too_big));
         }
         match ShmemConf::new().os_id(&name).size(total).create() {
             Ok(memory) => return Ok((memory, name)),
             Err(ShmemError::MappingIdExists) => {}
-            Err(error) => return Err(from_crate("creation", &name, &error)),
+            Err(error) => return Err(from_crate(CREATION, &name, &error)),
         }
     }
 }

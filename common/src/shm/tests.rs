@@ -254,6 +254,15 @@ fn an_error_names_the_remedy_however_it_is_printed() {
     let error = ShmError::os("opening", "mp-1", &open_files);
     assert!(error.to_string().contains("ulimit -n"), "{error}");
     assert_eq!(format!("{error:?}"), error.to_string());
+    // That there is no directory is not that a segment is gone.
+    for errno in [libc::ENOENT, libc::EROFS, libc::EACCES] {
+        let refused = io::Error::from_raw_os_error(errno);
+        let error = ShmError::os(error::CREATION, "mp-1", &refused).to_string();
+        assert!(
+            error.contains("/dev/shm") && error.contains("mount -t tmpfs"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
