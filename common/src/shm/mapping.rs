@@ -6,6 +6,7 @@
 
 use super::error::{CREATION, ShmError};
 use super::{AtomicU32, AtomicU64, Shared, name};
+use nix::fcntl::posix_fallocate;
 use nix::sys::resource::{Resource, getrlimit};
 use shared_memory::{Shmem, ShmemConf, ShmemError};
 use std::fs::{File, OpenOptions};
@@ -196,12 +197,15 @@ impl Mapping {
         if to <= from {
             return Ok(()); // Another thread was faster.
         }
-        let (offset, bytes) = (from as libc::off_t, to - from);
-        loop {
-            match nix::fcntl::posix_fallocate(&self.file, offset, bytes as libc::off_t) {
-                Ok(()) => break,
-                Err(nix::Error::EINTR) => {}
-                Err(nix::Error::ENOSPC) => return Err(ShmError::no_space(bytes as u64)),
+        let (mut at, mut step) = (from, to - from);
+        while at < to {
+            let bytes = step.min(to - at);
+            match posix_fallocate(&self.file, at as libc::off_t, bytes as libc::off_t) {
+                Ok(()) => at += bytes,
+                // A signal undoes all that the call has done (not any more in later kernels). Where
+                // the next is always near, a profiler's, smaller steps come to an end.
+                Err(nix::Error::EINTR) => step = (step / 2).max(4096),
+                Err(nix::Error::ENOSPC) => return Err(ShmError::no_space((to - from) as u64)),
                 Err(errno) => return Err(ShmError::os("reservation", &self.name, &errno.into())),
             }
         }
