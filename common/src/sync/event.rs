@@ -30,14 +30,15 @@ pub struct Event(Object<State>);
 
 #[repr(C)]
 struct State {
-    set: AtomicU32,
+    /// How often it was set and cleared: odd while it is set.
+    changes: AtomicU32,
     signal: Signal,
 }
 
 // SAFETY: atomics only.
 unsafe impl Shared for State {}
 impl Kind for State {
-    const MAGIC: u64 = 0x6d70_2d65_7665_6e01;
+    const MAGIC: u64 = 0x6d70_2d65_7665_6e02;
 }
 
 impl Event {
@@ -52,33 +53,76 @@ impl Event {
 
     /// Sets it, and wakes all who wait.
     pub fn set(&self) {
-        self.0.get().set.store(1, SeqCst);
+        self.change(|changes| changes.is_multiple_of(2));
         self.0.get().signal.notify(u32::MAX);
     }
 
     /// Clears it.
     pub fn clear(&self) {
-        self.0.get().set.store(0, SeqCst);
+        self.change(|changes| !changes.is_multiple_of(2));
     }
 
     /// Whether it is set.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.0.get().set.load(SeqCst) != 0
+        !self.changes().is_multiple_of(2)
     }
 
-    /// Blocks until it is set.
+    /// Blocks until it is set. Who waits when it is set goes on, even if it is cleared at once.
     pub fn wait(&self) {
         self.wait_until(Deadline::Never);
     }
 
-    /// Blocks until it is set, at most for `timeout`; says whether it is.
+    /// As [`Event::wait`], at most for `timeout`; says whether it was set.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.wait_until(Deadline::after(timeout))
     }
 
     fn wait_until(&self, deadline: Deadline) -> bool {
         static SPIN: Spin = Spin::new();
-        self.is_set() || self.0.get().signal.wait(&SPIN, deadline, || self.is_set())
+        let before = self.changes();
+        let set = || self.is_set() || self.changes() != before;
+        set() || self.0.get().signal.wait(&SPIN, deadline, set)
+    }
+
+    fn changes(&self) -> u32 {
+        self.0.get().changes.load(SeqCst)
+    }
+
+    /// Changes it if that is to be.
+    fn change(&self, is_due: impl Fn(u32) -> bool) {
+        let next = |changes| is_due(changes).then(|| changes.wrapping_add(1));
+        // Otherwise it is already as it is to be.
+        let _ = self.0.get().changes.fetch_update(SeqCst, SeqCst, next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Instant;
+
+    #[test]
+    fn who_waits_when_it_is_set_goes_on_though_it_is_cleared_at_once() {
+        const LONG: Duration = Duration::from_secs(10);
+        let event = Event::new().unwrap();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| event.wait_timeout(LONG));
+            let end = Instant::now() + LONG;
+            while !event.0.get().signal.is_awaited() {
+                assert!(Instant::now() < end, "it does not come");
+                thread::yield_now();
+            }
+            event.set();
+            event.clear();
+            assert!(waiter.join().unwrap());
+        });
+        assert!(!event.is_set());
+        event.clear();
+        assert!(!event.wait_timeout(Duration::ZERO));
+        event.set();
+        event.set();
+        assert!(event.is_set() && event.wait_timeout(Duration::ZERO));
     }
 }
