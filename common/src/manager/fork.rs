@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // Registers a handler; replaces descriptors in there.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -30,8 +31,11 @@ fn register() {
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
         // Otherwise another thread was about to change them, and has no copy here.
-        if let Ok(private) = PRIVATE.try_lock() {
+        if let Ok(mut private) = PRIVATE.try_lock() {
             replace(&private);
+            // Their numbers may be another file's when this process forks in turn. The memory is
+            // left alone: to free it may need a lock.
+            mem::forget(mem::take(&mut *private));
         }
     }
     REGISTERED.call_once(|| {
