@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::process;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ thread_local! {
 /// What the serialisation of a value has counted: taken back when this is dropped, unless the
 /// bytes are away by then. Mostly that is nothing, which costs next to nothing.
 #[derive(Default)]
-pub(crate) struct Departures(Option<Box<Noted>>);
+pub(crate) struct Departures(Option<ManuallyDrop<Box<Noted>>>);
 
 struct Noted {
     handles: Vec<Arc<dyn Counted>>,
@@ -92,9 +93,9 @@ impl Departures {
         let again = |noted: &Noted| {
             let handles = noted.handles.clone();
             handles.iter().for_each(|handle| handle.depart());
-            Box::new(Noted::new(handles))
+            Noted::boxed(handles)
         };
-        Departures(self.0.as_deref().map(again))
+        Departures(self.0.as_ref().map(|noted| again(noted)))
     }
 }
 
@@ -105,13 +106,28 @@ impl fmt::Debug for Departures {
     }
 }
 
+/// Inlined, for it is done at each item of a `map`: mostly it is nothing.
+impl Drop for Departures {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(noted) = self.0.take() {
+            end(noted);
+        }
+    }
+}
+
+#[cold]
+fn end(noted: ManuallyDrop<Box<Noted>>) {
+    drop(ManuallyDrop::into_inner(noted));
+}
+
 impl Noted {
-    fn new(handles: Vec<Arc<dyn Counted>>) -> Self {
-        Noted {
+    fn boxed(handles: Vec<Arc<dyn Counted>>) -> ManuallyDrop<Box<Self>> {
+        ManuallyDrop::new(Box::new(Noted {
             handles,
             away: false,
             owner: process::id(),
-        }
+        }))
     }
 }
 
@@ -154,13 +170,13 @@ fn noted() -> Departures {
 }
 
 #[cold]
-fn last(count: usize) -> Box<Noted> {
+fn last(count: usize) -> ManuallyDrop<Box<Noted>> {
     let last = NOTED.try_with(|noted| {
         let mut noted = noted.borrow_mut();
         let before = noted.len().saturating_sub(count);
         noted.split_off(before)
     });
-    Box::new(Noted::new(last.unwrap_or_default()))
+    Noted::boxed(last.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -131,11 +131,13 @@ impl Job {
         job
     }
 
+    #[inline]
     pub(super) fn is_finished(&self) -> bool {
         self.finished.load(Acquire)
     }
 
     /// Whether some task has failed.
+    #[inline]
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Acquire)
     }

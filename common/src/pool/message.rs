@@ -175,7 +175,7 @@ impl Items {
         let (encoded, departures) = Departures::of(|| codec::encode_into(args, &mut self.bytes));
         encoded?;
         if !departures.is_empty() {
-            self.departures.push_back((self.len, departures));
+            self.note(departures);
         }
         let size = self.bytes.len() - start;
         if self.len == 0 {
@@ -185,6 +185,11 @@ impl Items {
         }
         self.len += 1;
         Ok(())
+    }
+
+    #[cold]
+    fn note(&mut self, departures: Departures) {
+        self.departures.push_back((self.len, departures));
     }
 
     #[inline(never)]
