@@ -96,3 +96,41 @@ fn replace(fds: &BTreeSet<RawFd>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::fs::File;
+    use testkit::isolated;
+
+    #[test]
+    fn only_a_fork_has_no_copy_and_its_own_forks_keep_what_it_opens() {
+        isolated(|| {
+            let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+            let (socket, other) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+            let socket = Private::new(socket);
+            let child = process::fork(|| {
+                nix::unistd::write(&socket, b"x").unwrap();
+                let file = File::open("/proc/self/stat").unwrap();
+                // SAFETY: both are open, and nobody here believes the second one to be a socket.
+                unsafe { libc::dup2(file.as_raw_fd(), socket.0.as_raw_fd()) };
+                let read = || {
+                    let mut bytes = [0; 64];
+                    nix::unistd::read(&socket, &mut bytes).unwrap();
+                    let text = String::from_utf8_lossy(&bytes);
+                    text.split(' ').next().map(str::to_owned)
+                };
+                process::fork(read).unwrap().join().unwrap()
+            });
+            let child = child.unwrap();
+            assert_eq!(child.join().unwrap(), Some(child.pid().to_string()));
+            // What the child wrote went nowhere, and the socket is as it was.
+            assert!(nix::unistd::write(&socket, b"y").is_ok());
+            let mut buffer = [0; 8];
+            assert_eq!(nix::unistd::read(&other, &mut buffer), Ok(1));
+            assert_eq!(buffer[0], b'y');
+        });
+    }
+}
