@@ -177,11 +177,12 @@ impl<I: Iterator, R: DeserializeOwned> Feed<I, R> {
             let error = self.unfit.take().map(TaskError::Encode);
             return error.map(|error| Job::failed(self.name, error));
         }
+        let first = self.drawn == 0;
         self.drawn += items.len();
         let chunking = Chunking::fixed(items.len());
         let job = Job::new(self.name, self.entry, chunking, true, Buffer::default());
-        // The next item may be long in coming.
-        self.engine.open_job(false);
+        // The next item may be long in coming. Later on, who ceases to lead sees to it.
+        self.engine.open_job(!first);
         self.engine.submit_whole(&job, items);
         Some(job)
     }
