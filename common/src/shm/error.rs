@@ -30,8 +30,11 @@ pub enum ShmError {
         /// The segment's name.
         name: String,
     },
-    /// A segment of no bytes, or of more than there can be.
-    #[error("a shared memory segment cannot have {bytes} bytes")]
+    /// A segment of no bytes or of more than there can be, or a place beyond its end.
+    #[error(
+        "{bytes} bytes of shared memory are out of range (a segment has at least one, and no more \
+         than it was made with; a queue has at most 4 GiB)"
+    )]
     Size {
         /// What was asked for.
         bytes: u64,
