@@ -30,7 +30,8 @@ impl Pool {
     /// Items travel in chunks of at most `ceil(n / (4 * workers))`, Python's rule, and of as many
     /// as take a few milliseconds: slow ones travel alone. [`map_chunked`](Self::map_chunked)
     /// fixes the size. To wait for a limited time, use [`map_async`](Self::map_async) and
-    /// [`AsyncResult::get_timeout`](super::AsyncResult::get_timeout).
+    /// [`AsyncResult::get_timeout`](super::AsyncResult::get_timeout). An item that has to wait for
+    /// what comes of those before it may wait for ever, unless [`imap`](Self::imap) takes it.
     ///
     /// # Errors
     ///
@@ -299,8 +300,6 @@ impl Engine {
     /// Takes the results that are there, and more until less waits if the caller `waits` anyway.
     fn make_way(&self, job: &Arc<Job>, waits: bool) {
         self.drain();
-        // The next items may be long in coming.
-        self.lead.find();
         let enough = || job.is_finished() || lock(&self.core).backlog_bytes <= AHEAD;
         while waits && !enough() {
             self.wait(Deadline::after(Duration::from_millis(2)), enough);
