@@ -333,12 +333,12 @@ fn items_may_wait_for_what_comes_of_those_before() {
             if n == last {
                 done.set();
             }
-            ByteBuf::from(vec![0; 1 << 18])
+            ByteBuf::from(vec![0; 1 << 17])
         };
         let items = |many: u64| {
             let done = Event::new().unwrap();
             (0..=many).map(move |n| {
-                let waited = n < many || done.wait_timeout(Duration::from_secs(10));
+                let waited = n < many || done.wait_timeout(Duration::from_secs(30));
                 assert!(waited, "the items before are not done");
                 (n, many - 1, done.clone())
             })
